@@ -1,0 +1,79 @@
+"""The wire contract: the names that client, router and replica share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, TypedDict
+
+DEFAULT_PORT = 7300
+API = "/torpor/v1"  # the control plane's prefix
+ENDPOINTS = "/endpoints"  # /endpoints/<name>/<path> reaches <path> of that endpoint
+
+# A name is a DNS label, so that <name>.<domain> works.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+# Headers. A caller may send the first three; the router sets the others on an answer.
+REQUEST_ID = "X-Request-Id"
+QUEUE_WITHIN = "X-Torpor-Queue-Within"  # seconds the caller is willing to stay parked
+TOKEN = "Authorization"  # Bearer <token>
+COLD_START = "X-Torpor-Cold-Start"  # "true" when this call waited for a start, else "false"
+SERVER_TIMING = "Server-Timing"  # phases in milliseconds: park, start, load, queue, infer, router
+ENDPOINT_STATE = "X-Torpor-State"
+
+# The longest Retry-After: above it the OpenAI SDK stops retrying (openai-python, _base_client.py).
+RETRY_AFTER_MAX = 120.0
+
+
+class State(StrEnum):
+    """A replica's states, and (through its replicas) an endpoint's: see `docs/design.md`, "A replica's life"."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+class EndpointState(StrEnum):
+    """What `torpor ls` shows for an endpoint."""
+
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    AWAKE = "awake"
+    FALLING_ASLEEP = "falling asleep"
+    FAILED = "failed"  # the last start failed; a call tries again
+
+
+class ReplicaView(TypedDict):
+    """One replica as the control plane shows it."""
+
+    id: str
+    state: str
+    pid: int | None
+    in_flight: int
+    memory: int | None  # bytes, PSS
+    phases: dict[str, float]  # seconds
+    since: float  # seconds since the epoch
+
+
+class EndpointView(TypedDict):
+    """One endpoint as the control plane shows it: `GET /torpor/v1/endpoints/<name>`."""
+
+    name: str
+    state: str
+    revision: int
+    bento: str
+    url: str  # http://host:port/endpoints/<name>
+    own_url: str | None  # the endpoint's own port, for clients that drop a path prefix
+    created_at: float
+    calls: int
+    cold_starts: int
+    in_flight: int
+    parked: int
+    last_call_at: float | None
+    replicas: list[ReplicaView]
+    settings: dict[str, Any]
+    learned: dict[str, Any]  # modules to preload, start times, provider
+    schema: dict[str, Any]
+    last_error: str | None
