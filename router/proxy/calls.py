@@ -1,0 +1,73 @@
+"""What the proxy asks of the engine and what it is told: see `docs/protocols.md`, "Proxy and engine".
+
+Everything here is synchronous and runs on the router's one event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from torpor.errors import TorporError
+
+
+class Target(NamedTuple):
+    """Where a call goes: the endpoint or route, and the path that its replica sees (query included)."""
+
+    endpoint: str
+    path: bytes
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right of one call to one slot of one replica."""
+
+    replica: str  # replica id
+    address: str  # path of its Unix socket
+    cold: bool  # this call waited for a start
+    parked: float  # seconds parked
+    phases: dict[str, float]  # of the start, seconds; empty when warm
+
+
+class Outcome(StrEnum):
+    """How a lease ended."""
+
+    DONE = "done"
+    FAILED = "failed"  # the endpoint answered 5xx
+    CALLER_LEFT = "caller_left"
+    DIED = "died"  # the replica's connection broke
+
+
+class Call(Protocol):
+    """One request, as the engine sees it. Exactly one of the two is called after each `want` or `replay`."""
+
+    id: str
+
+    def granted(self, lease: Lease) -> None: ...
+
+    def refused(self, error: TorporError) -> None: ...
+
+
+class Calls(Protocol):
+    """The engine, as the proxy sees it."""
+
+    def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
+        """The call's target, or None for the control plane; `port` is an endpoint's own. Raises EndpointNotFound."""
+        ...
+
+    def want(self, call: Call, target: Target, queue_within: float | None) -> None:
+        """Asks for a slot; exactly one of granted and refused follows, maybe before this returns."""
+        ...
+
+    def leave(self, call: Call) -> None:
+        """The caller went while parked; neither granted nor refused follows."""
+        ...
+
+    def settle(self, lease: Lease, outcome: Outcome) -> None:
+        """The replica has really finished with this lease: exactly once per grant, unless it was replayed."""
+        ...
+
+    def replay(self, call: Call, lease: Lease, target: Target) -> None:
+        """Settles the lease as DIED, then wants again at the head of the queue."""
+        ...
