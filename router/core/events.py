@@ -1,0 +1,136 @@
+"""What the schedule is told: facts, one class each. Times are in `now` of the step, not in the event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from router.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call asks for a slot. `queue_within` is the caller's own patience in seconds, None for the endpoint's."""
+
+    endpoint: str
+    call: str
+    queue_within: float | None = None
+    again: bool = False  # a replay: it goes to the head of the queue and is never turned away for a full one
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLeft:
+    """A parked call's caller has gone."""
+
+    endpoint: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A lease ended: the replica has really finished with it. `broken`: its connection broke under the call."""
+
+    replica: str
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A replica can answer. `limit` is the number of calls that its service takes at once, None for any number."""
+
+    replica: str
+    limit: int | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A replica says that it cannot start: one sentence, and its last log lines."""
+
+    replica: str
+    reason: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A replica has this many unfinished background tasks: they keep it awake."""
+
+    replica: str
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A replica's process is gone and reaped. `status` is negative for a signal."""
+
+    replica: str
+    status: int
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A revision is to be started once, before it becomes live."""
+
+    endpoint: str
+    revision: int
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Nobody waits for the trial of this endpoint any more: a deploy that was interrupted, or that failed later."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A revision is live. Its trial's replica, if there is one, becomes an ordinary replica."""
+
+    endpoint: str
+    revision: int
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An endpoint is gone."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """The owner sends an endpoint to sleep now. Refused while calls run or wait, unless forced."""
+
+    endpoint: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The router ends: nothing is admitted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; something may be due."""
+
+
+Event = (
+    Wanted
+    | CallerLeft
+    | Settled
+    | Ready
+    | Failed
+    | Busy
+    | Exited
+    | Tried
+    | Abandoned
+    | Deployed
+    | Removed
+    | Slept
+    | ShutDown
+    | Tick
+)

@@ -1,0 +1,145 @@
+"""One endpoint as the schedule sees it: its replicas, its queue, its record of starts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from router.core.lifecycle import Move, moved
+from router.core.settings import Settings
+from torpor.errors import StartFailed
+from torpor.wire import RETRY_AFTER_MAX, State
+
+BACK_OFF_FIRST = 1.0  # seconds after a failed start; doubles with each further one
+BACK_OFF_MAX = 60.0
+STARTS_REMEMBERED = 20
+
+
+class Why(StrEnum):
+    """Why a replica drains. Only an idle one is taken back by a call that comes meanwhile."""
+
+    IDLE = "idle"
+    OUTDATED = "a newer revision is live"
+    BROKEN = "its connection broke"
+    REMOVED = "the endpoint was removed"
+    SHUTDOWN = "the router ends"
+
+
+@dataclass(slots=True)
+class Replica:
+    """One running copy of a revision. `in_flight` is the only count of its calls; the schedule alone writes it."""
+
+    id: str
+    endpoint: str
+    revision: int
+    settings: Settings  # of its revision
+    since: float  # when its state began
+    state: State = State.STOPPED
+    trial: bool = False
+    in_flight: int = 0
+    tasks: int = 0  # unfinished background tasks
+    limit: int | None = None  # calls at once; None: any number
+    why: Why | None = None  # it drains
+    started_at: float = 0.0
+    ready_at: float = 0.0
+    last_finish: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def free(self) -> bool:
+        """It could run one more call."""
+        return self.limit is None or self.in_flight < self.limit
+
+    @property
+    def busy(self) -> bool:
+        return self.in_flight > 0 or self.tasks > 0
+
+    def move(self, move: Move, now: float) -> None:
+        self.state = moved(self.state, move)
+        self.since = now
+
+
+@dataclass(slots=True)
+class Parked:
+    """A call that waits. `refuse_at` is the instant at which it has waited long enough."""
+
+    call: str
+    since: float
+    refuse_at: float
+
+
+@dataclass(slots=True)
+class Line:
+    """One endpoint. `revision` is the live one, None while its first deploy is on trial."""
+
+    name: str
+    settings: Settings
+    revision: int | None = None
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    parked: OrderedDict[str, Parked] = field(default_factory=OrderedDict)
+    removed: bool = False
+    failures: int = 0  # starts that failed in a row
+    retry_at: float = 0.0  # no start before this instant
+    error: StartFailed | None = None  # of the last failed start, None once one succeeded
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=STARTS_REMEMBERED))
+    calls: int = 0
+    cold_starts: int = 0
+    last_call: float | None = None
+
+    def current(self, *states: State) -> Iterator[Replica]:
+        """The live revision's replicas in these states, less a trial's and those that are on their way out."""
+        for replica in self.replicas.values():
+            leaving = replica.trial or (replica.why is not None and replica.why is not Why.IDLE)
+            if replica.state in states and replica.revision == self.revision and not leaving:
+                yield replica
+
+    def trial(self) -> Replica | None:
+        return next((r for r in self.replicas.values() if r.trial and r.state is not State.STOPPED), None)
+
+    def choose(self) -> Replica | None:
+        """The least loaded replica with a free slot; a draining one that may be taken back comes last."""
+        free = [r for r in self.current(State.READY) if r.free]
+        if free:
+            return min(free, key=lambda r: r.in_flight)
+        return next((r for r in self.current(State.DRAINING) if r.free), None)
+
+    def short(self) -> bool:
+        """Whether the parked calls need one more replica than is starting, and one more is allowed."""
+        starting = list(self.current(State.STARTING))
+        alive = len(starting) + sum(1 for _ in self.current(State.READY, State.DRAINING))
+        if not self.parked or alive >= self.settings.max_replicas:
+            return False
+        if not starting:
+            return True
+        return bool(self.settings.concurrency) and len(self.parked) > len(starting) * self.settings.concurrency
+
+    def asleep(self) -> bool:
+        return all(r.state is State.STOPPED for r in self.replicas.values())
+
+    def in_flight(self) -> int:
+        return sum(r.in_flight for r in self.replicas.values())
+
+    def retry_after(self, now: float) -> float:
+        """Seconds until a repeated call is likely to be served: the measured p90 of a start, less what has passed."""
+        if not self.starts:
+            return 1.0
+        ordered = sorted(self.starts)
+        p90 = ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]
+        begun = [r.started_at for r in self.current(State.STARTING)]
+        return min(RETRY_AFTER_MAX, max(1.0, p90 - (now - min(begun)) if begun else p90))
+
+    def start_failed(self, error: StartFailed, now: float) -> None:
+        """Records a failed start and puts the next one off."""
+        self.failures += 1
+        back_off = min(BACK_OFF_MAX, BACK_OFF_FIRST * 2.0 ** min(self.failures - 1, 16))
+        self.retry_at = now + back_off
+        error.retry_after = back_off
+        self.error = error
+
+    def backing_off(self, now: float) -> StartFailed | None:
+        """The error of the last failed start while a new one is put off, with the seconds left."""
+        if self.error is None or now >= self.retry_at:
+            return None
+        return StartFailed(self.error.message, retry_after=self.retry_at - now, detail=self.error.detail)

@@ -1,0 +1,62 @@
+"""The errors that the schedule gives to calls and to deploys: what is wrong, then what to do."""
+
+from __future__ import annotations
+
+import signal
+
+from router.core.line import Line, Replica
+from torpor.errors import EndpointNotFound, QueueFull, QueueTimeout, ShuttingDown, StartFailed, StartTimeout
+
+
+def unknown(endpoint: str) -> EndpointNotFound:
+    return EndpointNotFound(f"no endpoint is called {endpoint!r}\nsee `torpor ls` for those that are")
+
+
+def shutting_down() -> ShuttingDown:
+    return ShuttingDown("the router is shutting down\ntry again in a moment", retry_after=5)
+
+
+def queue_full(line: Line, now: float) -> QueueFull:
+    return QueueFull(
+        f"{len(line.parked)} calls wait for endpoint {line.name!r} already, which is max_queue\n"
+        "try again later, or raise max_queue, concurrency or max_replicas",
+        retry_after=line.retry_after(now),
+    )
+
+
+def waited_out(line: Line, waited: float, now: float) -> QueueTimeout:
+    return QueueTimeout(
+        f"the call waited {waited:.1f} s for a replica of {line.name!r}, as long as it may\n"
+        "try again later, or allow a longer queue_within",
+        retry_after=line.retry_after(now),
+    )
+
+
+def put_to_sleep(endpoint: str) -> QueueTimeout:
+    return QueueTimeout(f"endpoint {endpoint!r} was put to sleep by its owner\ncall again to wake it", retry_after=1)
+
+
+def start_failed(replica: Replica, reason: str, log: tuple[str, ...]) -> StartFailed:
+    """`log`, the replica's last lines, travels as detail."""
+    return StartFailed(
+        f"a replica of {replica.endpoint!r} could not start: {reason}\n"
+        f"its log has the rest: torpor logs {replica.endpoint}",
+        detail={"log": list(log)} if log else None,
+    )
+
+
+def start_timeout(replica: Replica, took: float) -> StartTimeout:
+    return StartTimeout(
+        f"a replica of {replica.endpoint!r} was not ready after {took:.1f} s, its start_within\n"
+        f"see what it waits for with `torpor logs {replica.endpoint}`, or deploy with a longer start_within"
+    )
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words; `status` as of `os.waitstatus_to_exitcode`."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

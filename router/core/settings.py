@@ -1,0 +1,20 @@
+"""How one endpoint is run: the numbers a revision carries. Parsing and bounds are in `router/config.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Scaling settings of a revision; durations in seconds."""
+
+    idle_after: float = 300.0  # from the end of the last call until the replica is stopped
+    start_within: float = 600.0  # from the start of a replica until it must be ready
+    queue_within: float = 600.0  # the longest that a call stays parked
+    concurrency: int = 0  # calls at once in one replica; 0: what the service itself allows
+    max_queue: int = 512  # parked calls; one more is answered 429
+    drain_within: float = 30.0  # from draining until what still runs is cut off
+    stop_within: float = 10.0  # from TERM until KILL
+    max_replicas: int = 1
+    port: int | None = None  # the endpoint's own port

@@ -1,0 +1,163 @@
+"""A seeded random walk over everything that can happen, with the invariants checked after each step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from router.core import events as ev
+from router.core.effects import Disproved, Effect, Grant, Proved, Refuse, Start, Stop
+from router.core.lifecycle import IllegalMove
+from router.core.settings import Settings
+from tests.core.play import Play
+from torpor.errors import TorporError
+from torpor.wire import State
+
+NAMES = ("a", "b", "c")
+
+
+class World:
+    """What is outside of the schedule: processes that run, callers that wait, leases that are held."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.play = Play()
+        self.running: set[str] = set()
+        self.ready: set[str] = set()
+        self.told_to_stop: set[str] = set()
+        self.waiting: dict[str, str] = {}
+        self.leases: list[str] = []
+        self.answered: set[str] = set()
+        self.proved: dict[str, int] = {}
+        self.serial = 0
+
+    def tell(self, event: ev.Event) -> None:
+        before = snapshot(self.play)
+        try:
+            effects = self.play.tell(event)
+        except (TorporError, IllegalMove, KeyError):
+            assert snapshot(self.play) == before, f"{event} raised and changed something"
+            return
+        for effect in effects:
+            self.perform(effect)
+        self.check()
+
+    def perform(self, effect: Effect) -> None:
+        match effect:
+            case Start(replica=replica):
+                assert replica not in self.running
+                self.running.add(replica)
+            case Stop(replica=replica):
+                assert replica in self.running
+                assert replica not in self.told_to_stop, "stopped twice"
+                self.told_to_stop.add(replica)
+            case Grant(call=call, replica=replica):
+                self.answer(call)
+                assert replica in self.ready
+                self.leases.append(replica)
+            case Refuse(call=call):
+                self.answer(call)
+            case Proved(endpoint=endpoint, revision=revision):
+                self.proved[endpoint] = revision
+            case Disproved(endpoint=endpoint):
+                self.proved.pop(endpoint, None)
+
+    def answer(self, call: str) -> None:
+        assert call in self.waiting, f"{call} does not wait"
+        assert call not in self.answered
+        self.answered.add(call)
+        del self.waiting[call]
+
+    def check(self) -> None:
+        schedule = self.play.schedule
+        parked = {call for line in schedule.lines.values() for call in line.parked}
+        assert parked == set(self.waiting) == set(schedule.parked_at)
+        assert sum(r.in_flight for r in schedule.replicas.values()) == len(self.leases)
+        alive = {r.id for r in schedule.replicas.values() if r.state is not State.STOPPED}
+        assert alive == self.running
+        for replica in schedule.replicas.values():
+            assert replica.in_flight == self.leases.count(replica.id)
+            assert (replica.state is State.STOPPING) <= (replica.id in self.told_to_stop)
+            if replica.id in self.told_to_stop and replica.id in self.running:
+                assert replica.state is State.STOPPING
+        for line in schedule.lines.values():
+            alive_now = list(line.current(State.STARTING, State.READY, State.DRAINING))
+            assert len(alive_now) <= line.settings.max_replicas
+            if line.parked:
+                assert alive_now or any(r.why for r in line.replicas.values()), "calls wait and nobody comes"
+                assert not any(r.free for r in line.current(State.READY)), "a call waits beside a free slot"
+
+    def step(self) -> None:
+        rng, name = self.rng, self.rng.choice(NAMES)
+        self.play.now += rng.choice((0, 0, 0.01, 0.5, 3))
+        match rng.randrange(14):
+            case 0 | 1 | 2 | 3:
+                self.serial += 1
+                call = f"call{self.serial}"
+                self.waiting[call] = name
+                self.tell(ev.Wanted(name, call, rng.choice((None, None, 0, 2)), again=rng.random() < 0.1))
+            case 4 if self.waiting:
+                call = rng.choice(sorted(self.waiting))
+                endpoint = self.waiting.pop(call)
+                self.tell(ev.CallerLeft(endpoint, call))
+            case 5 | 6 if self.leases:
+                lease = rng.choice(self.leases)
+                self.leases.remove(lease)
+                self.tell(ev.Settled(lease, broken=rng.random() < 0.1))
+            case 7 | 8 if fresh := sorted(self.running - self.ready):
+                replica = rng.choice(fresh)
+                self.ready.add(replica)
+                if rng.random() < 0.8:
+                    self.tell(ev.Ready(replica, rng.choice((None, 1, 3))))
+                else:
+                    self.tell(ev.Failed(replica, "as it happens"))
+            case 9 if self.running:
+                dying = sorted(self.told_to_stop & self.running) or sorted(self.running)
+                replica = rng.choice(dying)
+                self.running.remove(replica)
+                self.tell(ev.Exited(replica, rng.choice((0, 1, -9))))
+            case 10:
+                self.tell(ev.Slept(name, force=rng.random() < 0.5))
+            case 11:
+                self.deploy(name)
+            case 12 if rng.random() < 0.15:
+                self.tell(ev.Removed(name))
+            case _:
+                self.tell(ev.Tick())
+
+    def deploy(self, name: str) -> None:
+        settings = Settings(
+            idle_after=self.rng.choice((0.1, 5)),
+            start_within=self.rng.choice((2, 60)),
+            concurrency=self.rng.choice((0, 1, 2)),
+            max_replicas=self.rng.choice((1, 1, 3)),
+            max_queue=self.rng.choice((1, 8)),
+            drain_within=self.rng.choice((0.5, 30)),
+        )
+        self.serial += 1
+        if name in self.proved:
+            self.tell(ev.Deployed(name, self.proved.pop(name), settings))
+        elif self.rng.random() < 0.8:
+            self.tell(ev.Tried(name, self.serial, settings))
+        else:
+            self.tell(ev.Abandoned(name))
+
+
+def snapshot(play: Play) -> str:
+    return repr(play.schedule.lines) + repr(play.schedule.replicas) + repr(play.schedule.parked_at)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_invariants_hold_on_a_random_walk(seed: int) -> None:
+    world = World(seed)
+    for name in NAMES:
+        world.tell(ev.Deployed(name, 0, Settings(idle_after=1)))
+    for _ in range(400):
+        world.step()
+    world.tell(ev.ShutDown())
+    for _ in range(3):
+        world.play.now += 100
+        world.tell(ev.Tick())
+    assert world.running == world.told_to_stop & world.running, "what runs at shutdown was told to stop"
+    assert not world.waiting
