@@ -1,0 +1,386 @@
+"""A caller's connection: reads its requests strictly and in order, one exchange at a time, and writes the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, cast
+
+from router.proxy.answer import AnswerHead
+from router.proxy.calls import Lease, Target
+from router.proxy.chunks import BadChunk, Chunks
+from router.proxy.exchange import Exchange
+from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial, read_request
+from router.proxy.refusal import refusal
+from router.proxy.stamp import to_caller
+from torpor.errors import BadRequest, TorporError
+
+if TYPE_CHECKING:
+    from router.proxy.proxy import Proxy
+    from router.proxy.replica import Replica
+
+_HEAD, _BODY, _NEXT, _TUNNEL, _LINGER = range(5)
+
+
+class Caller(asyncio.Protocol):
+    """`_HEAD`: idle or within a head. `_BODY`: within the body of the running exchange. `_NEXT`: the exchange runs,
+    what comes belongs to the next request. `_LINGER`: the last answer is given, what comes is discarded.
+
+    End of file means that the caller has left, also when it could still read.
+    """
+
+    __slots__ = (
+        "_buffer", "_chunks", "_exchange", "_held", "_keep", "_left", "_port", "_state", "_unsent",
+        "clogged", "deadline", "forwarded", "proxy", "transport",
+    )  # fmt: skip
+
+    def __init__(self, proxy: Proxy, port: int | None) -> None:
+        self.proxy = proxy
+        self._port = port
+        self._state = _HEAD
+        self._buffer = b""  # the start of a head, or what came after the running request
+        self._exchange: Exchange | None = None
+        self._chunks: Chunks | None = None
+        self._left = 0  # body bytes still to come, or still allowed when the body is chunked
+        self._keep = True
+        self._held = False  # reading is paused
+        self._unsent = math.inf  # bytes of answers not yet taken, when last looked at
+        self.clogged = False  # its writing buffer is full
+        self.deadline = math.inf  # when `overdue` is due
+        self.forwarded = b""
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        name = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
+        scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (name, scheme)
+        self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+        self.proxy.opened(self)
+
+    # What the caller says.
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            self._read_head(self._buffer + data if self._buffer else data)
+        elif state == _BODY:
+            self._read_body(data)
+        elif state == _NEXT:
+            self._buffer += data
+            if len(self._buffer) > self.proxy.limits.read_ahead:
+                self.hold()
+        elif state == _TUNNEL:
+            exchange = self._exchange
+            if exchange is not None and exchange.replica is not None:
+                exchange.replica.transport.write(data)
+
+    def _read_head(self, data: bytes) -> None:
+        if self.clogged:  # it has to take its answers before it asks for more
+            self._buffer = data
+            self.hold()
+            return
+        if data[:2] == b"\r\n":  # one empty line before a request is let pass (RFC 9112, 2.2)
+            data = data[2:]
+        limits = self.proxy.limits
+        end = data.find(b"\r\n\r\n", 0, limits.max_header_bytes)
+        try:
+            if end < 0:
+                check_partial(data, limits)
+                if data and not self._buffer:
+                    self.deadline = self.proxy.time() + limits.header_within
+                self._buffer = data
+                return
+            head = read_request(data[:end], limits)
+            payload = self._frame(head, data[end + 4 :])
+        except TorporError as error:
+            self._refuse(error)
+            return
+        self._start(head, payload)
+
+    def _frame(self, head: RequestHead, rest: bytes) -> bytes:
+        """What of `rest` is the request's body; sets the state for what is still to come."""
+        length = head.length
+        self._keep = head.keep
+        if length == CHUNKED:
+            self._chunks = Chunks()
+            self._left = self.proxy.limits.max_body_bytes
+            self._state = _BODY
+            return self._unchunk(rest) if rest else b""
+        if len(rest) >= length:
+            self._state = _NEXT
+            self._buffer = rest[length:]
+            return rest[:length]
+        self._state = _BODY
+        self._buffer = b""
+        self._left = length - len(rest)
+        return rest
+
+    def _unchunk(self, data: bytes) -> bytes:
+        """The payload in `data` of a chunked body. Raises the error that refuses it."""
+        chunks = self._chunks
+        assert chunks is not None
+        try:
+            payload = chunks.feed(data)
+        except BadChunk as fault:
+            raise bad(f"{fault}") from None
+        self._left -= len(payload)
+        if self._left < 0:
+            limits = self.proxy.limits
+            raise body_too_large(limits.max_body_bytes - self._left, limits)
+        if chunks.rest is not None:
+            self._buffer = chunks.rest
+            self._chunks = None
+            self._state = _NEXT
+        return payload
+
+    def _start(self, head: RequestHead, payload: bytes) -> None:
+        """A request has come, `payload` of its body with it."""
+        proxy = self.proxy
+        now = proxy.time()
+        call_id = head.request_id.decode() or proxy.new_id()
+        complete = self._state == _NEXT
+        refused: TorporError | None = None
+        target: Target | None = None
+        try:
+            target = proxy.calls.resolve(head.path, head.host, self._port)
+        except TorporError as error:
+            refused = error
+        exchange = self._exchange = Exchange(self, head, call_id, target, now)
+        if head.length:
+            exchange.body(payload, complete)
+        if refused is not None:
+            exchange.refused(refused)
+            return
+        self.deadline = math.inf if complete else now + proxy.limits.body_within
+        exchange.begin()
+        if self._exchange is exchange and (
+            len(self._buffer) > proxy.limits.read_ahead or (not complete and exchange.full())
+        ):
+            self.hold()
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if self._chunks is not None:
+            try:
+                data = self._unchunk(data)
+            except TorporError as error:
+                self._keep = False
+                exchange.give_up(error)
+                return
+        else:
+            left = self._left - len(data)
+            if left <= 0:
+                self._state = _NEXT
+                if left:
+                    self._buffer = data[left:]
+                    data = data[:left]
+            self._left = left
+        exchange.body(data, self._state == _NEXT)
+        limits = self.proxy.limits
+        if self._state == _NEXT:
+            self.deadline = self.proxy.time() + limits.answer_within if exchange.replica is not None else math.inf
+        elif exchange.full():
+            self.hold()
+        else:
+            self.deadline = self.proxy.time() + limits.body_within
+
+    # Back-pressure.
+
+    def hold(self) -> None:
+        """Reads no more for now. Within a body, whom we wait for is the replica or the engine."""
+        if self._held or self.transport.is_closing():
+            return
+        self._held = True
+        self.transport.pause_reading()
+        if self._state == _BODY and self._exchange is not None:
+            granted = self._exchange.replica is not None
+            self.deadline = self.proxy.time() + self.proxy.limits.answer_within if granted else math.inf
+
+    def flow(self) -> None:
+        if not self._held or self.transport.is_closing():
+            return
+        if self._state == _NEXT and len(self._buffer) > self.proxy.limits.read_ahead:
+            return
+        self._held = False
+        self.transport.resume_reading()
+        if self._state == _BODY:
+            self.deadline = self.proxy.time() + self.proxy.limits.body_within
+
+    def pause_writing(self) -> None:
+        self.clogged = True
+        self._unsent = math.inf
+        self.deadline = self.proxy.time() + self.proxy.limits.send_within
+        exchange = self._exchange
+        if exchange is not None and exchange.replica is not None:
+            exchange.replica.hold()
+
+    def resume_writing(self) -> None:
+        self.clogged = False
+        exchange = self._exchange
+        if exchange is not None and exchange.replica is not None:
+            self.deadline = math.inf if exchange.answered else self.proxy.time() + self.proxy.limits.answer_within
+            exchange.replica.flow()
+        elif self._state == _HEAD:
+            self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+            self._again()
+
+    # What its exchange says.
+
+    def parked(self) -> None:
+        """The engine or the pool has to act: no deadline of ours."""
+        self.deadline = math.inf
+
+    def sent(self, now: float) -> None:
+        """What has come of the request is on its way to the replica."""
+        if self._state == _NEXT:
+            self.deadline = now + self.proxy.limits.answer_within
+        else:
+            self.flow()
+
+    def answer_head(self, exchange: Exchange, head: AnswerHead, lease: Lease | None) -> bytes:
+        """The head to write; from here on the exchange counts as answered."""
+        exchange.answered = True
+        exchange.replayable = False
+        self.deadline = math.inf
+        request = exchange.head
+        framing = b""
+        if head.status == 101:
+            framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or request.upgrade)
+            return to_caller(head, exchange.id, lease, exchange.router, framing)
+        if not exchange.complete or self.proxy.closing or (head.length < 0 and not request.minor):
+            self._keep = False
+        if head.stated:
+            framing = b"Content-Length: %b\r\n" % head.stated
+        elif head.length < 0 and request.minor:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        if not self._keep:
+            framing += b"Connection: close\r\n"
+        elif not request.minor:
+            framing += b"Connection: keep-alive\r\n"
+        return to_caller(head, exchange.id, lease, exchange.router, framing)
+
+    def tunnel(self, replica: Replica) -> None:
+        self._state = _TUNNEL
+        self._keep = False
+        if self._buffer:
+            replica.transport.write(self._buffer)
+            self._buffer = b""
+        self.flow()
+
+    def fail(self, exchange: Exchange, error: TorporError) -> None:
+        """The exchange ended with an error: as an answer, or as a broken one when its head is out."""
+        if exchange.answered:
+            self._exchange = None
+            self.transport.abort()
+            return
+        head = exchange.head
+        self._keep = self._keep and exchange.complete and not self.proxy.closing
+        self.transport.write(
+            refusal(error, exchange.path, exchange.id, keep=self._keep, bodiless=head.method == b"HEAD")
+        )
+        self.finished()
+
+    def finished(self) -> None:
+        """The answer is written: on to the next request, or the end."""
+        self._exchange = None
+        self._chunks = None
+        if not self._keep or self._state == _BODY:
+            self._linger(self._state == _BODY or bool(self._buffer))
+            return
+        self._state = _HEAD
+        self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+        if self._buffer:
+            # Not from here: a long line of pipelined requests would nest as deep.
+            asyncio.get_running_loop().call_soon(self._again)
+        elif self._held:
+            self.flow()
+
+    def _again(self) -> None:
+        """Reads what has waited in the buffer, then the line again."""
+        if self._state == _HEAD and not self.transport.is_closing():
+            data, self._buffer = self._buffer, b""
+            if data:
+                self._read_head(data)
+            if not self.clogged:
+                self.flow()
+
+    # How the connection ends.
+
+    def _refuse(self, error: TorporError) -> None:
+        """Nothing of the request was forwarded, and where the next one starts is unknown."""
+        self.transport.write(refusal(error, b"", self.proxy.new_id(), keep=False, bodiless=False))
+        self._linger(True)
+
+    def _linger(self, unread: bool) -> None:
+        """Ends our side. A close with bytes unread would be a reset, which may overtake the answer at the caller."""
+        self._state = _LINGER
+        self._buffer = b""
+        self._unsent = math.inf
+        self.deadline = self.proxy.time() + self.proxy.limits.linger
+        if self.transport.is_closing():
+            return
+        if unread and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow()
+        else:
+            self.transport.close()
+
+    def overdue(self, now: float) -> None:
+        """`deadline` is over: whoever is waited for has had its time."""
+        limits = self.proxy.limits
+        unsent = self.transport.get_write_buffer_size()
+        if self.clogged or self._state == _LINGER:
+            if 0 < unsent < self._unsent:  # it is slow, but it takes
+                self._unsent = unsent
+                self.deadline = now + limits.send_within
+            else:
+                self.transport.abort()
+        elif self._exchange is None:
+            if self._buffer:
+                self._refuse(_too_slow("the request's head", limits.header_within))
+            else:
+                self.transport.close()
+        elif self._state == _BODY and not self._held:
+            self._exchange.give_up(_too_slow("the next byte of the body", limits.body_within))
+        else:
+            self._exchange.late()
+
+    def stop(self) -> None:
+        """The proxy closes: an idle connection ends now, a busy one with its answer."""
+        if self._state == _HEAD:
+            self.transport.close()
+        elif self._state != _TUNNEL:
+            self._keep = False
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if self._state == _TUNNEL and exchange is not None and exchange.replica is not None:
+            if not exchange.replica.transport.is_closing():
+                exchange.replica.transport.write_eof()
+            return True  # what the replica still says goes on
+        if exchange is not None:
+            self._leave()
+            self.transport.abort()
+        return False
+
+    def gone(self) -> bool:
+        """True when the caller has hung up while nothing was read from it, which hides the end of file."""
+        return self._held and self.proxy.hung_up(self.transport)
+
+    def _leave(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.caller_left()
+
+    def connection_lost(self, why: Exception | None) -> None:
+        self._leave()
+        self.proxy.closed(self)
+
+
+def _too_slow(what: str, within: float) -> BadRequest:
+    error = BadRequest(f"{what} did not come within {within:g} s\nSend it faster, or in smaller parts.")
+    error.status = 408
+    return error

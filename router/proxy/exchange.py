@@ -1,0 +1,206 @@
+"""One request and its answer: from the caller's head to the settled lease. It is the `Call` that the engine sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router.proxy.calls import Lease, Outcome, Target
+from router.proxy.chunks import LAST, chunk
+from router.proxy.head import CHUNKED, IDEMPOTENT, RequestHead
+from router.proxy.stamp import to_replica
+from torpor.errors import CallTimeout, InternalError, ReplicaDied, ShuttingDown, TorporError
+
+if TYPE_CHECKING:
+    from router.proxy.caller import Caller
+    from router.proxy.replica import Replica
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REPLAYS_MAX: Final = 2
+
+
+class Exchange:
+    """Exactly one of these holds at a time, and says whose turn it is:
+
+    parked     (`waiting`)                      the engine owes granted or refused
+    connecting (`lease`, no `replica`)          the pool owes connected or unreachable
+    forwarded  (`replica`)                      the replica owes an answer; it holds the lease
+    over       (`over`)                         nothing is held
+    """
+
+    __slots__ = (
+        "answered", "caller", "complete", "head", "id", "lease", "over", "path", "pieces", "replayable", "replays",
+        "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, caller: Caller, head: RequestHead, call_id: str, target: Target | None, started: float) -> None:
+        self.caller = caller
+        self.head = head
+        self.id = call_id
+        self.target = target  # None: the control plane
+        self.path = head.path if target is None else target.path
+        self.lease: Lease | None = None
+        self.replica: Replica | None = None
+        self.waiting = False
+        self.over = False
+        self.complete = head.length == 0  # the request has come in whole
+        self.answered = False  # the caller got the head of an answer
+        self.replays = 0
+        self.started = started
+        self.router = 0.0  # seconds the router itself took, up to the forwarding
+        # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
+        self.sent = [to_replica(head, self.path, caller.forwarded, call_id)]
+        self.sent_bytes = len(self.sent[0])
+        self.pieces = 0  # writes to the replica
+        self.replayable = True
+
+    def begin(self) -> None:
+        """Asks for a replica; the answer may come before this returns."""
+        proxy = self.caller.proxy
+        if self.target is None:
+            proxy.pool.take(proxy.control, self)
+        else:
+            self.waiting = True
+            proxy.calls.want(self, self.target, self.head.queue_within)
+
+    # What the caller does.
+
+    def body(self, payload: bytes, complete: bool) -> None:
+        """The next payload bytes of the request."""
+        if self.head.length == CHUNKED:
+            payload = chunk(payload) if payload else b""
+            if complete:
+                payload += LAST
+        self.complete = complete
+        if not payload:
+            return
+        self.sent_bytes += len(payload)
+        replica = self.replica
+        if replica is None:
+            self.sent.append(payload)
+            return
+        self.pieces += 1
+        replica.transport.write(payload)
+        if self.replayable:
+            self.sent.append(payload)
+            if self.sent_bytes > self.caller.proxy.limits.replay_bytes:
+                self._forget_sent()
+
+    def full(self) -> bool:
+        """No more of the request should be read for now."""
+        if self.replica is not None:
+            return self.replica.clogged
+        return self.sent_bytes > self.caller.proxy.limits.read_ahead
+
+    def caller_left(self) -> None:
+        self._abandon(Outcome.CALLER_LEFT)
+
+    def give_up(self, error: TorporError, outcome: Outcome = Outcome.CALLER_LEFT) -> None:
+        """Ends the call from our side: the caller gets the error, the replica is left to finish."""
+        self._abandon(outcome)
+        self.caller.fail(self, error)
+
+    def late(self) -> None:
+        """`answer_within` is over."""
+        within = self.caller.proxy.limits.answer_within
+        error = CallTimeout(f"no answer within {within:g} s\nMake the call shorter, or raise answer_within.")
+        self.give_up(error, Outcome.FAILED)
+
+    def _abandon(self, outcome: Outcome) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._forget_sent()
+        calls, lease, replica = self.caller.proxy.calls, self.lease, self.replica
+        self.lease = self.replica = None
+        if replica is not None:
+            replica.abandon(outcome)
+        elif lease is not None:
+            calls.settle(lease, outcome)
+        elif self.waiting:
+            self.waiting = False
+            calls.leave(self)
+
+    # What the engine does.
+
+    def granted(self, lease: Lease) -> None:
+        self.waiting = False
+        proxy = self.caller.proxy
+        if self.over:
+            # A grant counts only if the caller is still there.
+            proxy.calls.settle(lease, Outcome.CALLER_LEFT)
+            return
+        self.lease = lease
+        proxy.pool.take(lease.address, self)
+
+    def refused(self, error: TorporError) -> None:
+        self.waiting = False
+        if self.over:
+            return
+        self.over = True
+        self._forget_sent()
+        self.caller.fail(self, error)
+
+    # What the pool and the replica do.
+
+    def connected(self, replica: Replica) -> None:
+        """The replica is free for this exchange: send what has come so far."""
+        caller, sent = self.caller, self.sent
+        self.replica = replica
+        if self.head.expect and not self.complete and len(sent) == 1 and not self.replays:
+            caller.transport.write(_CONTINUE)
+        wire = sent[0] if len(sent) == 1 else b"".join(sent)
+        now = caller.proxy.time()
+        lease = self.lease
+        self.router = max(0.0, now - self.started - (lease.parked if lease is not None else 0.0))
+        self.pieces = 1
+        replica.begin(self, lease)
+        replica.transport.write(wire)
+        if self.sent_bytes > caller.proxy.limits.replay_bytes:
+            self._forget_sent()
+        caller.sent(now)
+
+    def unreachable(self, why: Exception) -> None:
+        """Nothing took the connection, so nothing was acted on."""
+        if self.target is None:
+            error: TorporError = ShuttingDown("the control plane does not answer\nCall again.", retry_after=1.0)
+        else:
+            error = ReplicaDied(f"the replica cannot be reached: {why}\nCall again, or look at its log.")
+        self._replay_or(error)
+
+    def lost(self, unread: bool) -> None:
+        """The connection ended before the first byte of an answer; `unread`: no byte of the request was read."""
+        self.replica = None
+        if self.target is None:
+            error: TorporError = InternalError("the control plane broke off\nLook at the router's log.")
+        else:
+            error = ReplicaDied("the replica went away before it answered\nCall again if the call may run twice.")
+        if self.replayable and (unread or self.head.method in IDEMPOTENT):
+            self._replay_or(error)
+        else:
+            self._died(error)
+
+    def _replay_or(self, error: TorporError) -> None:
+        proxy, target = self.caller.proxy, self.target
+        if self.replays >= _REPLAYS_MAX:
+            self._died(error)
+            return
+        self.replays += 1
+        lease, self.lease = self.lease, None
+        self.caller.parked()
+        if target is None:
+            proxy.pool.take(proxy.control, self)
+        elif lease is not None:
+            self.waiting = True
+            proxy.calls.replay(self, lease, target)
+
+    def _died(self, error: TorporError) -> None:
+        self.over = True
+        self._forget_sent()
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.caller.proxy.calls.settle(lease, Outcome.DIED)
+        self.caller.fail(self, error)
+
+    def _forget_sent(self) -> None:
+        self.replayable = False
+        self.sent.clear()

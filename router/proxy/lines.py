@@ -1,0 +1,94 @@
+"""Header lines: their grammar, what each name means to a proxy, and a memory of the lines seen.
+
+Clients repeat most of their lines in every request, so a line that was read once is looked up, not parsed again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# RFC 9110, 5.5: a value holds no control character but tab. RFC 9112, 5.1: no space before the colon.
+_LINE: Final = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*+)")
+
+# What a line is to the proxy. PASS is 0, so that the common case is one truth test.
+PASS, DROP, HOST, LENGTH, ENCODING, CONNECTION, UPGRADE, EXPECT, ID, QUEUE, TIMING, OWN = range(12)
+
+_HOP: Final = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": ENCODING,
+    b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"proxy-authorization": DROP,
+    b"te": DROP,
+}
+OF_REQUEST: Final = _HOP | {
+    b"host": HOST,
+    b"expect": EXPECT,
+    b"x-request-id": ID,
+    b"x-torpor-queue-within": QUEUE,
+    # Only the router may say who called.
+    b"forwarded": DROP,
+    b"x-forwarded-for": DROP,
+    b"x-forwarded-proto": DROP,
+    b"x-forwarded-host": DROP,
+    b"http2-settings": DROP,
+    b"trailer": DROP,  # so are a request's trailers
+}
+OF_ANSWER: Final = _HOP | {
+    b"server-timing": TIMING,
+    b"x-request-id": DROP,
+}
+OWN_PREFIX: Final = b"x-torpor-"  # names that only torpor itself may speak: OWN, unless the table says otherwise
+
+# Values that differ in each call, or that should not stay in memory, are not remembered.
+_NOT_KEPT: Final = frozenset(
+    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-request-id", b"traceparent", b"server-timing")
+)
+_SEEN_MAX = 2048
+_SEEN_BYTES = 256
+
+Fact = tuple[int, bytes]
+
+
+class BadLine(ValueError):
+    """A line that is not a header line by RFC 9112."""
+
+
+class Lines:
+    """Reads header lines of one direction: `seen.get(line) or read(line)` gives (role, value)."""
+
+    __slots__ = ("_roles", "seen")
+
+    def __init__(self, roles: dict[bytes, int]) -> None:
+        self._roles = roles
+        self.seen: dict[bytes, Fact] = {}
+
+    def read(self, line: bytes) -> Fact:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise BadLine(quoted(line))
+        name = match[1].lower()
+        role = self._roles.get(name)
+        if role is None:
+            role = OWN if name.startswith(OWN_PREFIX) else PASS
+        fact = (role, match[2].strip(b" \t"))
+        if len(line) <= _SEEN_BYTES and name not in _NOT_KEPT:
+            if len(self.seen) >= _SEEN_MAX:
+                self.seen.clear()
+            self.seen[line] = fact
+        return fact
+
+
+def quoted(value: bytes) -> str:
+    """The start of what a caller sent, for a message."""
+    return repr(value[:80])[1:]
+
+
+def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+    """The lines whose name is not among `names` (lower case): what `Connection` nominated is not passed on."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

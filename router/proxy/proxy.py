@@ -1,0 +1,94 @@
+"""The proxy as a whole: its callers, its pool of replicas, and the one clock tick that ends what is overdue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from collections.abc import Callable
+
+from router.proxy.caller import Caller
+from router.proxy.calls import Calls
+from router.proxy.limits import Limits
+from router.proxy.pool import Pool
+
+_TICK_MAX = 0.5  # seconds between two looks at the deadlines
+_HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Proxy:
+    """Everything runs on the event loop that the listeners run on. `control`: the control plane's Unix socket."""
+
+    def __init__(self, calls: Calls, control: str, limits: Limits) -> None:
+        self.calls = calls
+        self.control = control
+        self.limits = limits
+        self.pool = Pool(calls, limits.max_idle)
+        self.closing = False
+        self.time = time.monotonic
+        self._callers: set[Caller] = set()
+        self._tick_due: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self._id_start = os.urandom(8).hex()
+        self._id_count = 0
+        shortest = min(limits.header_within, limits.body_within, limits.keep_alive, limits.answer_within, limits.linger)
+        self._tick_every = min(_TICK_MAX, max(0.01, shortest / 4))
+
+    def protocol_factory(self, port: int | None) -> Callable[[], asyncio.Protocol]:
+        """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
+        return lambda: Caller(self, port)
+
+    def new_id(self) -> str:
+        """A request id: unique, not secret."""
+        self._id_count += 1
+        return f"{self._id_start}{self._id_count:08x}"
+
+    async def close(self, within: float) -> None:
+        """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.
+
+        Close the listeners first. Afterwards every lease is settled.
+        """
+        self.closing = True
+        for caller in list(self._callers):
+            caller.stop()
+        await self._emptied(within)
+        for caller in list(self._callers):
+            caller.transport.abort()
+        await self._emptied(None)
+        await self.pool.close()
+
+    async def _emptied(self, within: float | None) -> None:
+        if self._callers:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._empty,), timeout=within)
+
+    # What callers say of themselves.
+
+    def opened(self, caller: Caller) -> None:
+        self._callers.add(caller)
+        if self._tick_due is None:
+            self._tick_due = asyncio.get_running_loop().call_later(self._tick_every, self._tick)
+
+    def closed(self, caller: Caller) -> None:
+        self._callers.discard(caller)
+        if not self._callers and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def hung_up(self, transport: asyncio.Transport) -> bool:
+        """True when the other side has ended the connection, also while reading is paused."""
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        return bool(poll.poll(0))
+
+    def _tick(self) -> None:
+        # One look at all connections costs less than a timer for each request.
+        now = self.time()
+        for caller in list(self._callers):
+            if caller.deadline <= now:
+                caller.overdue(now)
+            elif caller.gone():
+                caller.transport.abort()
+        self._tick_due = None
+        if self._callers:
+            self._tick_due = asyncio.get_running_loop().call_later(self._tick_every, self._tick)
