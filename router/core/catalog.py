@@ -1,0 +1,103 @@
+"""What exists: the endpoints by name, and which of them a call's address means. Holds no process and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.core.refusals import unknown
+from router.core.settings import Settings
+from torpor.errors import Conflict
+from torpor.wire import ENDPOINTS
+
+# Reads that the control plane answers from what it knows: they never wake a replica and never keep one warm.
+QUIET = frozenset((b"/livez", b"/readyz", b"/healthz", b"/schema.json", b"/metrics"))
+_PREFIX = ENDPOINTS.encode() + b"/"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a revision's first start taught: modules to preload, the service's schema, facts, seconds by phase."""
+
+    modules: tuple[str, ...] = ()
+    schema: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """An endpoint with its live revision, as the store keeps it. Instants are in seconds since the epoch."""
+
+    name: str
+    revision: int
+    bento: str
+    env: dict[str, str]
+    settings: Settings
+    created_at: float
+    learned: Learned = Learned()
+    calls: int = 0
+    cold_starts: int = 0
+    last_call_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a call's address means: the endpoint, the path that its replica sees, and whether it is a quiet read."""
+
+    endpoint: str
+    path: bytes
+    quiet: bool
+
+
+class Catalog:
+    """The live endpoints. `domain`: `<name>.<domain>` reaches an endpoint, as `<name>.localhost` always does."""
+
+    def __init__(self, domain: str | None = None) -> None:
+        self.endpoints: dict[str, Registered] = {}
+        self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
+        self._ports: dict[int, str] = {}
+
+    def put(self, entry: Registered) -> None:
+        """Registers an endpoint or its next revision. Raises Conflict for a port that another endpoint has."""
+        self.check_port(entry.name, entry.settings.port)
+        self.drop_port(entry.name)
+        self.endpoints[entry.name] = entry
+        if entry.settings.port is not None:
+            self._ports[entry.settings.port] = entry.name
+
+    def check_port(self, name: str, port: int | None) -> None:
+        holder = self._ports.get(port) if port is not None else None
+        if holder not in (None, name):
+            raise Conflict(f"port {port} belongs to endpoint {holder!r}\nchoose another port, or remove {holder!r}")
+
+    def remove(self, name: str) -> None:
+        self.drop_port(name)
+        self.endpoints.pop(name, None)
+
+    def drop_port(self, name: str) -> None:
+        self._ports = {port: holder for port, holder in self._ports.items() if holder != name}
+
+    def resolve(self, path: bytes, host: bytes, port: int | None) -> Address | None:
+        """The endpoint that an address means: 1 its own port, 2 its path, 3 its host; None: the control plane.
+
+        Raises EndpointNotFound where the address names an endpoint that is not there.
+        """
+        if port is not None and (name := self._ports.get(port)) is not None:  # 1
+            return self._address(name, path)
+        if path.startswith(_PREFIX):  # 2
+            end = len(path)
+            for mark in (b"/", b"?"):
+                at = path.find(mark, len(_PREFIX), end)
+                end = at if at >= 0 else end
+            rest = path[end:]
+            return self._address(path[len(_PREFIX) : end].decode("latin-1"), rest if rest[:1] == b"/" else b"/" + rest)
+        label, dot, domain = host.partition(b".")  # 3
+        if dot and label and (dot + domain.partition(b":")[0].lower()) in self._domains:
+            return self._address(label.decode("latin-1").lower(), path)
+        return None
+
+    def _address(self, name: str, path: bytes) -> Address:
+        if name not in self.endpoints:
+            raise unknown(name)
+        return Address(name, path, path.partition(b"?")[0] in QUIET)

@@ -1,0 +1,229 @@
+"""Replicas as processes of this machine, forked by one fork-server an environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router.core.events import Busy, Event, Exited, Failed, Ready
+from router.launch.forkserver import ForkServer, packets, pair
+from router.launch.logs import Logs, last_lines
+from router.launch.orphans import forget, reap, remember
+from router.shell.plan import Plan
+
+BACKLOG = 1024
+SHOWN = 20  # log lines that travel with a failed start
+FORK_WITHIN = 30.0
+
+
+@dataclass(slots=True)
+class Forked:
+    """One replica's process. `exists` is set once it is forked or never will be, `over` when it is reaped."""
+
+    id: str
+    tell: Callable[[Event], None]
+    control: socket.socket
+    log: Path
+    server: ForkServer
+    pid: int | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+    exists: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ProcessLauncher:
+    """Implements the engine's `Launcher`. `folder` holds run files, logs and the endpoints' own state."""
+
+    def __init__(self, folder: Path, logs: Logs) -> None:
+        self._folder = folder
+        self._run = folder / "run"
+        self._logs = logs
+        self._servers: dict[Path, ForkServer] = {}
+        self._spawning: dict[Path, asyncio.Lock] = {}
+        self._replicas: dict[str, Forked] = {}
+        self._starting: dict[str, asyncio.Event] = {}
+        self._run_fd = -1
+
+    def open(self) -> list[int]:
+        """Ends what an earlier router left running; the pids. Blocks for as long as that takes."""
+        self._run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._folder / "logs").mkdir(exist_ok=True)
+        found = reap(self._run)
+        # A socket's path is at most 108 bytes long; through the descriptor it is short wherever the folder is.
+        self._run_fd = os.open(self._run, os.O_PATH | os.O_DIRECTORY)
+        return found
+
+    async def close(self) -> None:
+        """Ends the fork-servers; the replicas are stopped before."""
+        for server in list(self._servers.values()):
+            await server.close()
+            forget(self._run, f"forkserver-{server.pid}")
+        self._servers.clear()
+        if self._run_fd >= 0:
+            os.close(self._run_fd)
+            self._run_fd = -1
+
+    async def preload(self, python: Path, modules: tuple[str, ...]) -> None:
+        """Makes an environment's fork-server ready for replicas that import these modules."""
+        server = await self._server(python)
+        await server.preload(modules)
+
+    # The engine's Launcher
+
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        under_way = self._starting[replica] = asyncio.Event()
+        try:
+            server = await self._server(plan.python)
+            if not plan.learn:
+                await server.preload(plan.modules)
+            forked = self._fork(server, replica, plan, tell)
+            await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
+        finally:
+            under_way.set()
+            del self._starting[replica]
+
+    async def stop(self, replica: str, within: float) -> None:
+        if (under_way := self._starting.get(replica)) is not None:
+            await under_way.wait()
+        forked = self._replicas.get(replica)
+        if forked is None:
+            return
+        signal_group(forked.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(forked.over.wait(), within)
+        except TimeoutError:
+            signal_group(forked.pid, signal.SIGKILL)
+            await forked.over.wait()
+
+    def address(self, replica: str) -> str:
+        return f"/proc/self/fd/{self._run_fd}/{replica}.sock"
+
+    def said(self, replica: str) -> Mapping[str, Any]:
+        forked = self._replicas.get(replica)
+        return {} if forked is None else {**forked.said, "pid": forked.pid}
+
+    # One fork-server an environment
+
+    async def _server(self, python: Path) -> ForkServer:
+        async with self._spawning.setdefault(python, asyncio.Lock()):
+            server = self._servers.get(python)
+            if server is None or not server.alive:
+                server = ForkServer(python, self._folder / "logs" / "forkserver.log", self._told, self._server_gone)
+                await server.spawn()
+                remember(self._run, f"forkserver-{server.pid}", server.pid)
+                self._servers[python] = server
+            return server
+
+    def _server_gone(self, server: ForkServer) -> None:
+        """Its replicas have no parent that reports them any more: they end with it, and are watched by pid."""
+        forget(self._run, f"forkserver-{server.pid}")
+        self._servers = {python: other for python, other in self._servers.items() if other is not server}
+        for forked in [f for f in self._replicas.values() if f.server is server]:
+            signal_group(forked.pid, signal.SIGKILL)
+            self._exited(forked, -signal.SIGKILL)
+
+    def _told(self, packet: dict[str, Any]) -> None:
+        forked = self._replicas.get(packet["replica"])
+        if forked is None:
+            return
+        if packet["ev"] == "forked":
+            forked.pid = int(packet["pid"])
+            remember(self._run, forked.id, forked.pid)
+            forked.exists.set()
+        elif packet["ev"] == "exited":
+            self._exited(forked, int(packet["status"]))
+
+    # One replica
+
+    def _fork(self, server: ForkServer, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
+        ours, theirs = pair()
+        forked = Forked(replica, tell, ours, self._logs.open(plan.endpoint, replica), server)
+        state, run = self._folder / "endpoints" / plan.endpoint, self._run / replica
+        state.mkdir(parents=True, exist_ok=True)
+        run.mkdir(mode=0o700)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs, listener, forked.log.open("ab") as log:
+            listener.bind(self.address(replica))
+            listener.listen(BACKLOG)
+            spec = {
+                "replica": replica,
+                "endpoint": plan.endpoint,
+                "revision": plan.revision,
+                "folder": str(plan.folder),
+                "bento": str(plan.bento) if plan.bento else None,
+                "target": plan.target,
+                "env": plan.env,
+                "state_folder": str(state),
+                "run_folder": str(run),
+                "concurrency": plan.concurrency,
+                "learn": plan.learn,
+            }
+            try:
+                server.fork(spec, (listener.fileno(), theirs.fileno(), log.fileno()))
+            except BaseException:
+                ours.close()
+                raise
+        self._replicas[replica] = forked
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._hear, forked)
+        return forked
+
+    def _hear(self, forked: Forked) -> None:
+        arrived, ended = packets(forked.control)
+        for packet in arrived:
+            if packet["ev"] == "ready":
+                forked.said = packet
+                forked.tell(Ready(forked.id, packet.get("in_flight_limit"), packet.get("phases", {})))
+            elif packet["ev"] == "failed":
+                lines = tuple(packet.get("log", ()))[-SHOWN:] or tuple(last_lines(forked.log, SHOWN))
+                forked.tell(Failed(forked.id, str(packet["error"]), lines))
+            elif packet["ev"] == "busy":
+                forked.tell(Busy(forked.id, int(packet["tasks"])))
+        if ended:
+            asyncio.get_running_loop().remove_reader(forked.control.fileno())
+
+    def _exited(self, forked: Forked, status: int) -> None:
+        """Its last words first, then the whole group, then the news."""
+        del self._replicas[forked.id]
+        self._hear(forked)
+        asyncio.get_running_loop().remove_reader(forked.control.fileno())
+        forked.control.close()
+        signal_group(forked.pid, signal.SIGKILL)
+        forget(self._run, forked.id)
+        (self._run / f"{forked.id}.sock").unlink(missing_ok=True)
+        clear(self._run / forked.id)
+        forked.exists.set()
+        forked.over.set()
+        forked.tell(Exited(forked.id, status, tuple(last_lines(forked.log, SHOWN))))
+
+
+def signal_group(pid: int | None, number: int) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+
+
+def clear(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def memory(pid: int | None) -> int | None:
+    """A process's proportional set size in bytes (proc(5), smaps_rollup), None when it is gone."""
+    if pid is None:
+        return None
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None

@@ -1,0 +1,301 @@
+"""The engine: tells the schedule what happens and performs what it decides. The proxy's `Calls` are answered here.
+
+Everything but starting and stopping is synchronous: a call that finds a free slot is granted before `want` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from router.core import effects as ef
+from router.core import events as ev
+from router.core.catalog import Catalog
+from router.core.schedule import Schedule
+from router.core.settings import Settings
+from router.proxy.calls import Call, Lease, Outcome, Target
+from router.shell.plan import Launcher, Plan
+from torpor.errors import TorporError
+
+log = logging.getLogger("torpor.engine")
+
+
+class Trial:
+    """A revision on trial: `verdict` is set when its replica is ready or has failed."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.replica: str | None = None
+        self.error: TorporError | None = None
+
+
+class Engine:
+    """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        launcher: Launcher,
+        name: Callable[[str, int], str],
+        clock: Callable[[], float],
+        note: Callable[[ef.Note], None],
+    ) -> None:
+        self.catalog = catalog
+        self.launcher = launcher
+        self.schedule = Schedule(name)
+        self._clock = clock
+        self._plans: dict[tuple[str, int], Plan] = {}
+        self._waiting: dict[str, Call] = {}
+        self._keys: dict[int, str] = {}
+        self._serial = 0
+        self._inbox: deque[ev.Event] = deque()
+        self._stepping = False
+        self._tasks: TaskGroup | None = None
+        self._nudged = anyio.Event()
+        self._wakes_at = math.inf
+        self._trials: dict[str, Trial] = {}
+        self._falling_asleep: dict[str, list[anyio.Event]] = {}
+        self._perform: dict[type, Callable[[Any], None]] = {
+            ef.Start: lambda e: self._spawn(self._start, e),
+            ef.Stop: lambda e: self._spawn(self._stop, e),
+            ef.Grant: self._grant,
+            ef.Refuse: self._refuse,
+            ef.Proved: self._proved,
+            ef.Disproved: self._disproved,
+            ef.Asleep: self._asleep,
+            ef.Note: note,
+        }
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Performs starts and stops and watches the deadlines until it is cancelled; then nothing may run any more."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            while True:
+                self._nudged = anyio.Event()
+                at = self.schedule.next_deadline()
+                self._wakes_at = math.inf if at is None else at
+                with anyio.move_on_after(max(0.0, self._wakes_at - self._clock())):
+                    await self._nudged.wait()
+                self.tell(ev.Tick())
+
+    def tell(self, event: ev.Event) -> None:
+        """Steps the schedule and performs its effects. Raises what the step of this very event raises.
+
+        An effect may tell again (a call that is granted may settle at once): that event waits for its turn.
+        """
+        self._inbox.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        fault: Exception | None = None
+        try:
+            while self._inbox:
+                told = self._inbox.popleft()
+                try:
+                    decided = self.schedule.step(told, self._clock())
+                except Exception as error:  # the edge of a step: one bad event must not stop the others
+                    if told is not event:
+                        log.exception("an event was refused: %r", told)
+                    else:
+                        fault = error
+                    continue
+                for effect in decided:
+                    self._perform[type(effect)](effect)
+        finally:
+            self._stepping = False
+        at = self.schedule.next_deadline()
+        if at is not None and at < self._wakes_at:
+            self._wakes_at = at
+            self._nudged.set()
+        if fault is not None:
+            raise fault
+
+    # Calls, as the proxy sees them
+
+    def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
+        address = self.catalog.resolve(path, host, port)
+        return None if address is None or address.quiet else Target(address.endpoint, address.path)
+
+    def want(self, call: Call, target: Target, queue_within: float | None) -> None:
+        self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
+
+    def leave(self, call: Call) -> None:
+        key = self._keys.pop(id(call), None)
+        if key is not None:  # else its grant or refusal is on the way already
+            del self._waiting[key]
+            self.tell(ev.CallerLeft("", key))
+
+    def settle(self, lease: Lease, outcome: Outcome) -> None:
+        self.tell(ev.Settled(lease.replica, outcome is Outcome.DIED))
+
+    def replay(self, call: Call, lease: Lease, target: Target) -> None:
+        self.tell(ev.Settled(lease.replica, True))
+        self.tell(ev.Wanted(target.endpoint, self._expect(call), None, True))
+
+    # The owner's requests
+
+    async def prove(self, plan: Plan, settings: Settings) -> str:
+        """Starts one replica of a revision that is not live yet; its id. Raises the reason why it cannot start.
+
+        Cancelled, it stops the replica again: nobody waits for it any more.
+        """
+        trial = Trial()
+        self._plans[plan.endpoint, plan.revision] = plan
+        self.tell(ev.Tried(plan.endpoint, plan.revision, settings))
+        self._trials[plan.endpoint] = trial
+        if trial.error is None and trial.replica is None:
+            try:
+                await trial.over.wait()
+            except BaseException:
+                self.abandon(plan.endpoint)
+                raise
+        if trial.error is not None:
+            self._trials.pop(plan.endpoint, None)
+            raise trial.error
+        return trial.replica or ""
+
+    def abandon(self, endpoint: str) -> None:
+        """Stops the replica on trial: its revision will not become live."""
+        self._trials.pop(endpoint, None)
+        self.tell(ev.Abandoned(endpoint))
+
+    def live(self, plan: Plan, settings: Settings) -> None:
+        """Makes a revision the live one; what is parked and what comes goes to it from now on."""
+        for key in [k for k in self._plans if k[0] == plan.endpoint and k[1] < plan.revision]:
+            del self._plans[key]
+        self._plans[plan.endpoint, plan.revision] = plan
+        self._trials.pop(plan.endpoint, None)
+        self.tell(ev.Deployed(plan.endpoint, plan.revision, settings))
+
+    async def wake(self, endpoint: str) -> None:
+        """Returns when a replica is ready. Raises what a call would be refused with."""
+        call = WakeCall()
+        self.want(call, Target(endpoint, b"/"), None)
+        try:
+            await call.over.wait()
+        except BaseException:
+            self.leave(call)
+            raise
+        finally:
+            if call.lease is not None:
+                self.settle(call.lease, Outcome.DONE)
+        if call.error is not None:
+            raise call.error
+
+    async def sleep(self, endpoint: str, force: bool = False) -> None:
+        """Returns when no replica of the endpoint runs. Raises Conflict while calls run or wait, unless forced."""
+        await self._when_asleep(endpoint, ev.Slept(endpoint, force))
+
+    async def remove(self, endpoint: str) -> None:
+        """Returns when the endpoint is gone and its calls are drained."""
+        await self._when_asleep(endpoint, ev.Removed(endpoint))
+        for key in [k for k in self._plans if k[0] == endpoint]:
+            del self._plans[key]
+
+    async def shut_down(self) -> None:
+        """Law 9. Returns when nothing runs any more."""
+        self.tell(ev.ShutDown())
+        while busy := [line.name for line in self.schedule.lines.values() if not line.asleep()]:
+            await self._asleep_event(busy[0]).wait()
+
+    async def _when_asleep(self, endpoint: str, event: ev.Event) -> None:
+        over = self._asleep_event(endpoint)
+        try:
+            self.tell(event)
+        except TorporError:
+            self._falling_asleep[endpoint].remove(over)
+            raise
+        await over.wait()
+
+    def _asleep_event(self, endpoint: str) -> anyio.Event:
+        over = anyio.Event()
+        self._falling_asleep.setdefault(endpoint, []).append(over)
+        return over
+
+    # Effects
+
+    def _expect(self, call: Call) -> str:
+        self._serial += 1
+        key = str(self._serial)  # a request id is the caller's: it need not be unique
+        self._waiting[key] = call
+        self._keys[id(call)] = key
+        return key
+
+    def _answered(self, key: str) -> Call | None:
+        call = self._waiting.pop(key, None)
+        if call is not None:
+            self._keys.pop(id(call), None)
+        return call
+
+    def _grant(self, effect: ef.Grant) -> None:
+        call = self._answered(effect.call)
+        if call is None:  # law 7: the caller went between the decision and now
+            self.tell(ev.Settled(effect.replica))
+            return
+        phases = self.schedule.replicas[effect.replica].phases if effect.cold else {}
+        call.granted(Lease(effect.replica, self.launcher.address(effect.replica), effect.cold, effect.parked, phases))
+
+    def _refuse(self, effect: ef.Refuse) -> None:
+        call = self._answered(effect.call)
+        if call is not None:
+            call.refused(effect.error)
+
+    def _proved(self, effect: ef.Proved) -> None:
+        trial = self._trials.get(effect.endpoint)
+        if trial is not None:
+            trial.replica = effect.replica
+            trial.over.set()
+
+    def _disproved(self, effect: ef.Disproved) -> None:
+        trial = self._trials.get(effect.endpoint)
+        if trial is not None:
+            trial.error = effect.error
+            trial.over.set()
+
+    def _asleep(self, effect: ef.Asleep) -> None:
+        for over in self._falling_asleep.pop(effect.endpoint, []):
+            over.set()
+
+    def _spawn(self, work: Callable[[Any], Any], effect: ef.Start | ef.Stop) -> None:
+        assert self._tasks is not None, "the engine does not run"
+        self._tasks.start_soon(work, effect)
+
+    async def _start(self, effect: ef.Start) -> None:
+        try:
+            plan = self._plans[effect.endpoint, effect.revision]
+            await self.launcher.start(effect.replica, plan, self.tell)
+        except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
+            if not isinstance(error, TorporError):
+                log.exception("replica %s could not be started", effect.replica)
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            self.tell(ev.Failed(effect.replica, reason))
+            self.tell(ev.Exited(effect.replica, 1))
+
+    async def _stop(self, effect: ef.Stop) -> None:
+        with anyio.CancelScope(shield=True):  # law 8: a stop that has begun is seen through
+            await self.launcher.stop(effect.replica, effect.within)
+
+
+class WakeCall:
+    """A call without a request: it waits for a slot and gives it back."""
+
+    def __init__(self) -> None:
+        self.id = "wake"
+        self.over = anyio.Event()
+        self.lease: Lease | None = None
+        self.error: TorporError | None = None
+
+    def granted(self, lease: Lease) -> None:
+        self.lease = lease
+        self.over.set()
+
+    def refused(self, error: TorporError) -> None:
+        self.error = error
+        self.over.set()

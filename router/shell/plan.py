@@ -1,0 +1,46 @@
+"""What a launcher is told of a revision, and what the engine asks of a launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from router.core.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that starting a replica of one revision takes."""
+
+    endpoint: str
+    revision: int
+    folder: Path  # the service's source: working directory and first entry of sys.path
+    bento: Path | None  # the bento's folder, None for a plain folder
+    target: str  # "module:Class"
+    python: Path  # the environment's interpreter
+    env: dict[str, str] = field(default_factory=dict)
+    concurrency: int = 0
+    modules: tuple[str, ...] = ()  # to preload
+    learn: bool = False  # the first start: report the modules
+
+
+class Launcher(Protocol):
+    """The way replicas are started. What happens to a replica is told by `tell`, at last and always Exited."""
+
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        """Returns when the replica's process exists. Raises TorporError: then there is none, and nothing is told."""
+        ...
+
+    async def stop(self, replica: str, within: float) -> None:
+        """TERM to the whole group, `within` seconds, KILL; returns when it is gone. One not yet forked is awaited."""
+        ...
+
+    def address(self, replica: str) -> str:
+        """The path of its Unix socket: it takes connections before the replica is ready."""
+        ...
+
+    def said(self, replica: str) -> Mapping[str, Any]:
+        """What the replica said when it became ready: schema, facts, modules; and `pid`."""
+        ...
