@@ -1,0 +1,1 @@
+"""A model's way: source -> ONNX -> tuned -> verified -> store."""
