@@ -66,6 +66,13 @@ class Catalog:
         if entry.settings.port is not None:
             self._ports[entry.settings.port] = entry.name
 
+    def named(self, name: str) -> Registered:
+        """Raises EndpointNotFound."""
+        entry = self.endpoints.get(name)
+        if entry is None:
+            raise unknown(name)
+        return entry
+
     def check_port(self, name: str, port: int | None) -> None:
         holder = self._ports.get(port) if port is not None else None
         if holder not in (None, name):

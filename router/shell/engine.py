@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -36,7 +36,10 @@ class Trial:
 
 
 class Engine:
-    """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history."""
+    """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history.
+
+    `plan` makes the plan of a live revision; it is asked once a revision.
+    """
 
     def __init__(
         self,
@@ -45,11 +48,13 @@ class Engine:
         name: Callable[[str, int], str],
         clock: Callable[[], float],
         note: Callable[[ef.Note], None],
+        plan: Callable[[str, int], Awaitable[Plan]],
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
         self.schedule = Schedule(name)
         self._clock = clock
+        self._plan_of = plan
         self._plans: dict[tuple[str, int], Plan] = {}
         self._waiting: dict[str, Call] = {}
         self._keys: dict[int, str] = {}
@@ -166,13 +171,12 @@ class Engine:
         self._trials.pop(endpoint, None)
         self.tell(ev.Abandoned(endpoint))
 
-    def live(self, plan: Plan, settings: Settings) -> None:
+    def live(self, endpoint: str, revision: int, settings: Settings) -> None:
         """Makes a revision the live one; what is parked and what comes goes to it from now on."""
-        for key in [k for k in self._plans if k[0] == plan.endpoint and k[1] < plan.revision]:
-            del self._plans[key]
-        self._plans[plan.endpoint, plan.revision] = plan
-        self._trials.pop(plan.endpoint, None)
-        self.tell(ev.Deployed(plan.endpoint, plan.revision, settings))
+        for key in [k for k in self._plans if k[0] == endpoint]:
+            del self._plans[key]  # the trial's plan too: it was one that learns
+        self._trials.pop(endpoint, None)
+        self.tell(ev.Deployed(endpoint, revision, settings))
 
     async def wake(self, endpoint: str) -> None:
         """Returns when a replica is ready. Raises what a call would be refused with."""
@@ -269,7 +273,7 @@ class Engine:
 
     async def _start(self, effect: ef.Start) -> None:
         try:
-            plan = self._plans[effect.endpoint, effect.revision]
+            plan = await self._plan(effect.endpoint, effect.revision)
             await self.launcher.start(effect.replica, plan, self.tell)
         except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
             if not isinstance(error, TorporError):
@@ -277,6 +281,12 @@ class Engine:
             reason = str(error).partition("\n")[0] or type(error).__name__
             self.tell(ev.Failed(effect.replica, reason))
             self.tell(ev.Exited(effect.replica, 1))
+
+    async def _plan(self, endpoint: str, revision: int) -> Plan:
+        plan = self._plans.get((endpoint, revision))
+        if plan is None:
+            plan = self._plans[endpoint, revision] = await self._plan_of(endpoint, revision)
+        return plan
 
     async def _stop(self, effect: ef.Stop) -> None:
         with anyio.CancelScope(shield=True):  # law 8: a stop that has begun is seen through

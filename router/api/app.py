@@ -1,0 +1,240 @@
+"""The control plane: `/torpor/v1` and the quiet reads of every endpoint, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import torpor
+from router.api.guard import check_source
+from router.api.read import read_deploy, read_flag, read_object, read_tail
+from router.api.views import Views
+from router.bentos import Bentos
+from router.core.settings import Settings
+from router.launch.logs import Logs
+from router.launch.process import memory
+from router.shell.deploys import Deploys
+from router.shell.engine import Engine
+from torpor.errors import InternalError, NotFound, TorporError
+from torpor.wire import API, RETRY_AFTER_MAX
+
+log = logging.getLogger("torpor.api")
+
+FOLLOW_EVERY = 0.2  # seconds between two looks at a log that is followed
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """The application's routes over the parts that they ask."""
+
+    engine: Engine
+    deploys: Deploys
+    bentos: Bentos
+    logs: Logs
+    views: Views
+    defaults: Settings
+    domain: str | None
+    data: str
+    started_at: float
+
+    def app(self) -> ASGIApp:
+        routes = [
+            Route("/", self.index),
+            *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
+            Route(f"{API}/status", self.status),
+            Route(f"{API}/endpoints", self.endpoints, methods=["GET"]),
+            Route(f"{API}/endpoints", self.deploy, methods=["POST"]),
+            Route(f"{API}/endpoints/{{name}}", self.show, methods=["GET"]),
+            Route(f"{API}/endpoints/{{name}}", self.remove, methods=["DELETE"]),
+            Route(f"{API}/endpoints/{{name}}/wake", self.wake, methods=["POST"]),
+            Route(f"{API}/endpoints/{{name}}/sleep", self.sleep, methods=["POST"]),
+            Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
+            Route(f"{API}/bentos/{{name}}/{{version}}", self.has_bento, methods=["GET"]),
+            Route(f"{API}/bentos/{{name}}/{{version}}", self.put_bento, methods=["PUT"]),
+        ]
+        faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}
+        return self._front(Starlette(routes=routes, exception_handlers=faults))
+
+    def _front(self, app: ASGIApp) -> ASGIApp:
+        """Before the routes: where the request comes from, and the quiet reads, whichever way they are addressed."""
+
+        async def front(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                return await app(scope, receive, send)
+            try:
+                host = dict(scope["headers"]).get(b"host", b"")
+                check_source(scope, host, self.domain)
+                port = host.rpartition(b":")[2]
+                address = self.engine.catalog.resolve(
+                    scope["path"].encode(), host, int(port) if port.isdigit() else None
+                )
+            except TorporError as error:
+                return await answer(error)(scope, receive, send)
+            if address is None:
+                return await app(scope, receive, send)
+            return await self.quiet(address.endpoint, address.path.decode())(scope, receive, send)
+
+        return front
+
+    def quiet(self, endpoint: str, path: str) -> Response:
+        """What is known without a replica: a sleeping endpoint is healthy, and its schema is that of its first start."""
+        if path.startswith("/schema.json"):
+            return JSONResponse(self.views.endpoint(endpoint)["schema"])
+        if path.startswith("/metrics"):
+            return PlainTextResponse(metrics(self.views.endpoint(endpoint)), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse("\n")
+
+    async def index(self, request: HTTPRequest) -> Response:
+        names = sorted(self.engine.catalog.endpoints)
+        return JSONResponse({"torpor": torpor.__version__, "endpoints": names, "api": API})
+
+    async def status(self, request: HTTPRequest) -> Response:
+        views = self.views.all()
+        return JSONResponse(
+            {
+                "version": torpor.__version__,
+                "pid": os.getpid(),
+                "started_at": self.started_at,
+                "data": self.data,
+                "endpoints": len(views),
+                "replicas": sum(len(view["replicas"]) for view in views),
+                "memory": memory(os.getpid()),
+            }
+        )
+
+    async def endpoints(self, request: HTTPRequest) -> Response:
+        return JSONResponse({"endpoints": self.views.all()})
+
+    async def show(self, request: HTTPRequest) -> Response:
+        return JSONResponse(self.views.endpoint(request.path_params["name"]))
+
+    async def deploy(self, request: HTTPRequest) -> Response:
+        wanted = read_deploy(await read_object(request), self.defaults)
+        events = self.deploys.deploy(wanted)
+        first = await anext(events)  # what is wrong at once is answered with its own status
+        return StreamingResponse(self._told(first, events), media_type="application/x-ndjson")
+
+    async def _told(self, first: dict[str, Any], events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+        """One JSON object a line; the last is `deployed` or `error`."""
+        try:
+            yield line({"event": "phase", **first})
+            async for event in events:
+                if "endpoint" in event:
+                    yield line({"event": "deployed", "endpoint": self.views.endpoint(event["endpoint"])})
+                else:
+                    yield line({"event": "phase", **event})
+        except TorporError as error:
+            yield line({"event": "error", "status": error.status, **error.body()})
+        except Exception:  # the edge of a request: the status line is out already
+            log.exception("a deploy failed")
+            yield line({"event": "error", "status": 500, **defect().body()})
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]  # an async generator: a caller who left ends it here
+
+    async def remove(self, request: HTTPRequest) -> Response:
+        name = request.path_params["name"]
+        view = self.views.endpoint(name)
+        await self.deploys.remove(name)
+        self.logs.remove(name)
+        return JSONResponse(view)
+
+    async def wake(self, request: HTTPRequest) -> Response:
+        name = request.path_params["name"]
+        self.engine.catalog.named(name)
+        await self.engine.wake(name)
+        return JSONResponse(self.views.endpoint(name))
+
+    async def sleep(self, request: HTTPRequest) -> Response:
+        name = request.path_params["name"]
+        self.engine.catalog.named(name)
+        await self.engine.sleep(name, read_flag(request, "force"))
+        return JSONResponse(self.views.endpoint(name))
+
+    async def log(self, request: HTTPRequest) -> Response:
+        name = request.path_params["name"]
+        self.engine.catalog.named(name)
+        lines, follow = read_tail(request), read_flag(request, "follow")
+        return StreamingResponse(self._lines(name, lines, follow), media_type="text/plain; charset=utf-8")
+
+    async def _lines(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
+        seen = self.logs.ends(name)
+        for text in self.logs.tail(name, lines):
+            yield text + "\n"
+        while follow and name in self.engine.catalog.endpoints:
+            await asyncio.sleep(FOLLOW_EVERY)
+            for text in self.logs.follow(name, seen):
+                yield text + "\n"
+
+    async def has_bento(self, request: HTTPRequest) -> Response:
+        tag = "{name}:{version}".format(**request.path_params)
+        self.bentos.path(tag)
+        return JSONResponse({"bento": tag})
+
+    async def put_bento(self, request: HTTPRequest) -> Response:
+        tag = await self.bentos.put(request.path_params["name"], request.path_params["version"], request.stream())
+        return JSONResponse({"bento": tag})
+
+
+def line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode() + b"\n"
+
+
+def metrics(view: Any) -> str:
+    """An endpoint's counts in Prometheus' text format, known without a replica."""
+    label = f'{{endpoint="{view["name"]}"}}'
+    rows = (
+        ("torpor_calls_total", "counter", view["calls"]),
+        ("torpor_cold_starts_total", "counter", view["cold_starts"]),
+        ("torpor_in_flight", "gauge", view["in_flight"]),
+        ("torpor_parked", "gauge", view["parked"]),
+        ("torpor_replicas", "gauge", len(view["replicas"])),
+    )
+    return "".join(f"# TYPE {name} {kind}\n{name}{label} {value}\n" for name, kind, value in rows)
+
+
+def answer(error: TorporError) -> Response:
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(min(RETRY_AFTER_MAX, error.retry_after)))
+    return JSONResponse(error.body(), error.status, headers)
+
+
+def defect() -> InternalError:
+    return InternalError(
+        "torpor failed at this request\nthe router's log has the reason at " + time.strftime("%H:%M:%S")
+    )
+
+
+async def healthy(request: HTTPRequest) -> Response:
+    return PlainTextResponse("\n")
+
+
+async def told(request: HTTPRequest, error: TorporError) -> Response:
+    return answer(error)
+
+
+async def unrouted(request: HTTPRequest, error: HTTPException) -> Response:
+    missing = NotFound(
+        f"{request.method} {request.url.path} is nothing that torpor answers\n"
+        f"endpoints are called at /endpoints/<name>/..., the control plane is at {API}"
+    )
+    return JSONResponse(missing.body(), error.status_code, error.headers)
+
+
+async def unexpected(request: HTTPRequest, error: Exception) -> Response:
+    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(defect())

@@ -1,0 +1,88 @@
+"""The control plane's answers: endpoints and replicas as callers see them (`torpor/wire.py`)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from router.core.catalog import Registered
+from router.core.line import Line, Replica
+from router.launch.process import memory
+from router.shell.engine import Engine
+from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, State
+
+
+class Views:
+    """`url` is where the main listener is reached; `clock` is the engine's."""
+
+    def __init__(self, engine: Engine, url: str, host: str) -> None:
+        self._engine = engine
+        self._url = url
+        self._host = host
+        self._epoch = time.time() - time.monotonic()
+
+    def endpoint(self, name: str) -> EndpointView:
+        """Raises EndpointNotFound."""
+        entry = self._engine.catalog.named(name)
+        line = self._engine.schedule.lines.get(name)
+        replicas = [self._replica(r) for r in line.replicas.values() if r.state is not State.STOPPED] if line else []
+        port = entry.settings.port
+        return EndpointView(
+            name=name,
+            state=state_of(line),
+            revision=entry.revision,
+            bento=entry.bento,
+            url=f"{self._url}{ENDPOINTS}/{name}",
+            own_url=f"http://{self._host}:{port}" if port is not None else None,
+            created_at=entry.created_at,
+            calls=entry.calls + (line.calls if line else 0),
+            cold_starts=entry.cold_starts + (line.cold_starts if line else 0),
+            in_flight=line.in_flight() if line else 0,
+            parked=len(line.parked) if line else 0,
+            last_call_at=self._last_call(entry, line),
+            replicas=replicas,
+            settings=settings_view(entry),
+            learned={
+                "modules": list(entry.learned.modules),
+                "facts": entry.learned.facts,
+                "phases": entry.learned.phases,
+            },
+            schema=entry.learned.schema,
+            last_error=line.error.message if line and line.error else None,
+        )
+
+    def all(self) -> list[EndpointView]:
+        return [self.endpoint(name) for name in sorted(self._engine.catalog.endpoints)]
+
+    def _last_call(self, entry: Registered, line: Line | None) -> float | None:
+        return self._epoch + line.last_call if line and line.last_call is not None else entry.last_call_at
+
+    def _replica(self, replica: Replica) -> ReplicaView:
+        pid = self._engine.launcher.said(replica.id).get("pid")
+        return ReplicaView(
+            id=replica.id,
+            state=str(replica.state),
+            pid=pid,
+            in_flight=replica.in_flight,
+            memory=memory(pid),
+            phases=replica.phases,
+            since=self._epoch + replica.since,
+        )
+
+
+def state_of(line: Line | None) -> str:
+    """An endpoint's state through its replicas: the one nearest to answering counts."""
+    states = {r.state for r in line.replicas.values() if not r.trial} if line else set()
+    for state, shown in (
+        (State.READY, EndpointState.AWAKE),
+        (State.STARTING, EndpointState.WAKING),
+        (State.DRAINING, EndpointState.FALLING_ASLEEP),
+        (State.STOPPING, EndpointState.FALLING_ASLEEP),
+    ):
+        if state in states:
+            return str(shown)
+    return str(EndpointState.FAILED if line and line.error else EndpointState.ASLEEP)
+
+
+def settings_view(entry: Registered) -> dict[str, Any]:
+    return {name: getattr(entry.settings, name) for name in entry.settings.__slots__}
