@@ -138,4 +138,3 @@ def size_of(path: Path) -> int:
     """Bytes of a file or of all files of a folder."""
     files: list[Path] = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return sum(each.stat().st_size for each in files)
-

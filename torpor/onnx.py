@@ -164,9 +164,7 @@ def tune(portable: Path, tuned: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(tuned / GRAPH)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", GRAPH + ".data")
-    options.add_session_config_entry(
-        "session.optimized_model_external_initializers_min_size_in_bytes", TUNED_MIN_BYTES
-    )
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", TUNED_MIN_BYTES)
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     onnxruntime.InferenceSession(str(portable), options, providers=[CPU])
 
