@@ -11,88 +11,130 @@ from router.proxy.lines import (
     ENCODING,
     LENGTH,
     OF_ANSWER,
+    ONCE,
     OWN,
     TIMING,
     UPGRADE,
+    VARIES,
     BadLine,
     Lines,
     quoted,
+    remember,
     without,
 )
 from torpor.errors import BadAnswer
 
 _START: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])((?: [^\x00-\x08\x0a-\x1f\x7f]*)?)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-_LINES: Final = Lines(OF_ANSWER)
+_TIMING: Final = b"\r\nServer-Timing: "
+_VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _FRAMING: Final = frozenset((LENGTH, ENCODING))
+_IGNORED: Final = frozenset((DROP, OWN))
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 
 class AnswerHead:
-    """What the proxy needs of an answer's head; `passed` are the lines that go on as they came."""
+    """What the proxy needs of an answer's head. It may stand for many answers that read alike: never changed."""
 
-    __slots__ = ("keep", "length", "passed", "start", "stated", "status", "timing", "upgrade")
+    __slots__ = ("keep", "length", "opening", "stated", "status", "timing", "upgrade")
 
-    def __init__(self, minor: bytes, status: bytes, reason: bytes) -> None:
+    def __init__(self, status: bytes) -> None:
         self.status = int(status)
-        self.start = b"HTTP/1.1 " + status + (reason or b" ")
-        self.keep = minor == b"1"  # the replica's connection stays open
+        self.opening = b""  # the lines that go on as they came, the status line first
+        self.keep = True  # the replica's connection stays open
         self.length = UNTIL_CLOSE  # of the body: bytes, CHUNKED or UNTIL_CLOSE
         self.stated = b""  # Content-Length as stated, also where no body follows
         self.timing = b""
         self.upgrade = b""
-        self.passed: list[bytes] = []
 
 
 def bad_answer(what: str) -> BadAnswer:
     return BadAnswer(f"the replica's answer is not HTTP: {what}\nLook at the endpoint's log.")
 
 
-def read_answer(block: bytes, method: bytes, *, trusted: bool = False) -> AnswerHead:
-    """Reads a head without its last empty line; `trusted`: torpor speaks, X-Torpor lines go on. Raises BadAnswer."""
-    lines = block.split(b"\r\n")
-    start = _START.fullmatch(lines[0])
-    if start is None:
-        raise bad_answer(f"it starts with {quoted(lines[0])}")
-    head = AnswerHead(*start.groups())
-    passed = head.passed
-    special: dict[int, bytes] = {}
-    seen, read = _LINES.seen, _LINES.read
-    try:
-        for line in lines[1:]:
-            role, value = seen.get(line) or read(line)
-            if not role:
-                passed.append(line)
-            elif role == OWN:
-                if trusted:
+class Answers:
+    """Reads the heads of answers, and remembers them."""
+
+    __slots__ = ("_known", "_lines")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, AnswerHead] = {}
+        self._lines = Lines(OF_ANSWER)
+
+    def read(self, block: bytes, method: bytes, *, trusted: bool) -> tuple[AnswerHead, bytes]:
+        """The head, and its Server-Timing, of a block without its last empty line. Raises BadAnswer.
+
+        `trusted`: torpor itself speaks, so its X-Torpor lines go on.
+        """
+        timing = b""
+        at = block.find(_TIMING)
+        if at > 0:  # the one line that differs in each answer of a replica
+            end = block.find(b"\r\n", at + 2)
+            timing = block[at + len(_TIMING) : end if end > 0 else len(block)]
+            if _VALUE.fullmatch(timing) is None:
+                raise bad_answer(f"a header line reads {quoted(timing)}")
+            block = block[:at] + block[end:] if end > 0 else block[:at]
+        if trusted or method == b"HEAD":
+            head = self._read(block, method, trusted, None)
+        else:
+            head = self._known.get(block) or self._read(block, method, trusted, self._known)
+        if head.timing:
+            timing = timing + b", " + head.timing if timing else head.timing
+        return head, timing
+
+    def _read(self, block: bytes, method: bytes, trusted: bool, known: dict[bytes, AnswerHead] | None) -> AnswerHead:
+        lines = block.split(b"\r\n")
+        start = _START.fullmatch(lines[0])
+        if start is None:
+            raise bad_answer(f"it starts with {quoted(lines[0])}")
+        minor, status, reason = start.groups()
+        head = AnswerHead(status)
+        head.keep = minor == b"1"
+        passed, special = self._sort(lines, trusted)
+        passed[0] = b"HTTP/1.1 " + status + (reason or b" ")
+        if CONNECTION in special:
+            passed = _read_connection(head, special[CONNECTION], passed)
+        head.opening = b"\r\n".join(passed)
+        head.timing = special.get(TIMING, b"")
+        head.upgrade = special.get(UPGRADE, b"")
+        _read_framing(head, special.get(LENGTH), special.get(ENCODING), method)
+        if known is not None and ONCE.isdisjoint(special):
+            remember(known, block, head)
+        return head
+
+    def _sort(self, lines: list[bytes], trusted: bool) -> tuple[list[bytes], dict[int, bytes]]:
+        """The lines that go on (the first is the start line), and the values of those that mean something here."""
+        passed, special = lines[:1], {}
+        seen, read = self._lines.seen, self._lines.read
+        try:
+            for line in lines[1:]:
+                role, value = seen.get(line) or read(line)
+                if not role:
                     passed.append(line)
-            elif role in special:
-                if role in _FRAMING:
-                    raise bad_answer("a framing header comes twice")
-                special[role] += b", " + value
-            elif role != DROP:
-                special[role] = value
-    except BadLine as fault:
-        raise bad_answer(f"a header line reads {fault}") from None
-    if CONNECTION in special:
-        _read_connection(head, special[CONNECTION])
-    head.timing = special.get(TIMING, b"")
-    head.upgrade = special.get(UPGRADE, b"")
-    _read_framing(head, special.get(LENGTH), special.get(ENCODING), method)
-    return head
+                elif role == VARIES or (role == OWN and trusted):
+                    passed.append(line)
+                    special[VARIES] = b""
+                elif role in special:
+                    if role in _FRAMING:
+                        raise bad_answer("a framing header comes twice")
+                    special[role] += b", " + value
+                elif role not in _IGNORED:
+                    special[role] = value
+        except BadLine as fault:
+            raise bad_answer(f"a header line reads {fault}") from None
+        return passed, special
 
 
-def _read_connection(head: AnswerHead, value: bytes) -> None:
+def _read_connection(head: AnswerHead, value: bytes, passed: list[bytes]) -> list[bytes]:
     names = {name.strip(b" \t") for name in value.lower().split(b",")}
     if b"close" in names:
         head.keep = False
     elif b"keep-alive" in names:
         head.keep = True
     names -= {b"close", b"keep-alive", b"upgrade", b""}
-    if names:
-        head.passed = without(head.passed, names)
+    return without(passed, names) if names else passed
 
 
 def _read_framing(head: AnswerHead, length: bytes | None, encoding: bytes | None, method: bytes) -> None:

@@ -10,9 +10,9 @@ from router.proxy.answer import AnswerHead
 from router.proxy.calls import Lease, Target
 from router.proxy.chunks import BadChunk, Chunks
 from router.proxy.exchange import Exchange
-from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial, read_request
+from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial
 from router.proxy.refusal import refusal
-from router.proxy.stamp import to_caller
+from router.proxy.stamp import to_caller, with_own_timing
 from torpor.errors import BadRequest, TorporError
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Caller(asyncio.Protocol):
                     self.deadline = self.proxy.time() + limits.header_within
                 self._buffer = data
                 return
-            head = read_request(data[:end], limits)
+            block = data[:end]
+            requests = self.proxy.requests
+            head = requests.known.get(block) or requests.read(block)
             payload = self._frame(head, data[end + 4 :])
         except TorporError as error:
             self._refuse(error)
@@ -240,16 +242,21 @@ class Caller(asyncio.Protocol):
         else:
             self.flow()
 
-    def answer_head(self, exchange: Exchange, head: AnswerHead, lease: Lease | None) -> bytes:
+    def answer_head(self, exchange: Exchange, head: AnswerHead, timing: bytes, lease: Lease | None) -> bytes:
         """The head to write; from here on the exchange counts as answered."""
         exchange.answered = True
         exchange.replayable = False
         self.deadline = math.inf
+        if lease is not None:
+            timing = with_own_timing(timing, lease, exchange.router)
+        return to_caller(head, exchange.name, timing, lease, self._framing(exchange, head))
+
+    def _framing(self, exchange: Exchange, head: AnswerHead) -> bytes:
+        """How the answer's body ends and whether the connection stays, as header lines."""
         request = exchange.head
         framing = b""
         if head.status == 101:
-            framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or request.upgrade)
-            return to_caller(head, exchange.id, lease, exchange.router, framing)
+            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or request.upgrade)
         if not exchange.complete or self.proxy.closing or (head.length < 0 and not request.minor):
             self._keep = False
         if head.stated:
@@ -260,7 +267,7 @@ class Caller(asyncio.Protocol):
             framing += b"Connection: close\r\n"
         elif not request.minor:
             framing += b"Connection: keep-alive\r\n"
-        return to_caller(head, exchange.id, lease, exchange.router, framing)
+        return framing
 
     def tunnel(self, replica: Replica) -> None:
         self._state = _TUNNEL

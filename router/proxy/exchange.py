@@ -28,7 +28,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered", "caller", "complete", "head", "id", "lease", "over", "path", "pieces", "replayable", "replays",
+        "answered", "caller", "complete", "head", "id", "lease", "name", "over", "pieces", "replayable", "replays",
         "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
     )  # fmt: skip
 
@@ -36,8 +36,8 @@ class Exchange:
         self.caller = caller
         self.head = head
         self.id = call_id
+        self.name = name = call_id.encode()  # the same in bytes
         self.target = target  # None: the control plane
-        self.path = head.path if target is None else target.path
         self.lease: Lease | None = None
         self.replica: Replica | None = None
         self.waiting = False
@@ -48,10 +48,16 @@ class Exchange:
         self.started = started
         self.router = 0.0  # seconds the router itself took, up to the forwarding
         # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
-        self.sent = [to_replica(head, self.path, caller.forwarded, call_id)]
-        self.sent_bytes = len(self.sent[0])
+        wire = to_replica(head, head.path if target is None else target.path, caller.forwarded, name)
+        self.sent = [wire]
+        self.sent_bytes = len(wire)
         self.pieces = 0  # writes to the replica
         self.replayable = True
+
+    @property
+    def path(self) -> bytes:
+        """What the endpoint sees, or what came when it is none."""
+        return self.head.path if self.target is None else self.target.path
 
     def begin(self) -> None:
         """Asks for a replica; the answer may come before this returns."""

@@ -16,12 +16,15 @@ from router.proxy.lines import (
     ID,
     LENGTH,
     OF_REQUEST,
+    ONCE,
     OWN,
     QUEUE,
     UPGRADE,
+    VARIES,
     BadLine,
     Lines,
     quoted,
+    remember,
     without,
 )
 from torpor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, TorporError
@@ -35,7 +38,6 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _NOT_FORWARDED: Final = frozenset((b"CONNECT", b"TRACE"))
 _IGNORED: Final = frozenset((DROP, OWN))
 _UNIQUE: Final = frozenset((HOST, LENGTH, ENCODING))
-_LINES: Final = Lines(OF_REQUEST)
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110, 9.2.2
 
 CHUNKED: Final = -1
@@ -43,11 +45,14 @@ _AROUND_TARGET: Final = 64  # bytes of a request line besides its target, at mos
 
 
 class RequestHead:
-    """What the proxy needs of a request's head; `passed` are the lines that go on as they came."""
+    """What the proxy needs of a request's head; `passed` are the lines that go on as they came.
+
+    It may stand for many requests that read alike: never changed, but for the opening that was written of it last.
+    """
 
     __slots__ = (
-        "expect", "host", "keep", "length", "method", "minor", "passed", "path", "queue_within", "request_id",
-        "upgrade",
+        "expect", "host", "keep", "length", "method", "minor", "opening", "opening_for", "passed", "path",
+        "queue_within", "request_id", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, minor: int) -> None:
@@ -62,43 +67,69 @@ class RequestHead:
         self.request_id = b""
         self.queue_within: float | None = None
         self.passed: list[bytes] = []
+        self.opening = b""
+        self.opening_for: tuple[bytes, bytes] | None = None
 
 
 def bad(what: str, do: str = "Send a request that RFC 9112 allows.") -> BadRequest:
     return BadRequest(f"{what}\n{do}")
 
 
-def read_request(block: bytes, limits: Limits) -> RequestHead:
-    """Reads a head without its last empty line. Raises the error that refuses it."""
-    lines = block.split(b"\r\n")
-    head = _read_start(lines[0], limits)
-    if len(lines) > limits.max_headers + 1:
-        raise HeadersTooLarge(f"the request has {len(lines) - 1} header lines, above {limits.max_headers}\nSend fewer.")
-    passed = head.passed
-    special: dict[int, bytes] = {}
-    seen, read = _LINES.seen, _LINES.read
-    try:
-        for line in lines[1:]:
-            role, value = seen.get(line) or read(line)
-            if not role:
-                passed.append(line)
-            elif role in _IGNORED:
-                continue
-            elif role in special:
-                if role in _UNIQUE:
-                    raise bad(f"the request has more than one {line.partition(b':')[0].decode()} header")
-                special[role] += b"," + value
-            else:
-                special[role] = value
-    except BadLine as fault:
-        raise bad(f"not a header line: {fault}") from None
-    _read_host(head, special.get(HOST))
-    _read_framing(head, special.get(LENGTH), special.get(ENCODING), limits)
-    if CONNECTION in special:
-        _read_connection(head, special[CONNECTION], special.get(UPGRADE, b""))
-    if EXPECT in special or ID in special or QUEUE in special:
-        _read_wishes(head, special)
-    return head
+class Requests:
+    """Reads the heads of requests, and remembers them."""
+
+    __slots__ = ("_limits", "_lines", "known")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lines = Lines(OF_REQUEST)
+        self.known: dict[bytes, RequestHead] = {}
+
+    def read(self, block: bytes) -> RequestHead:
+        """Reads a head without its last empty line. Raises the error that refuses it.
+
+        `known.get(block) or read(block)` is the same, sooner.
+        """
+        limits = self._limits
+        lines = block.split(b"\r\n")
+        head = _read_start(lines[0], limits)
+        if len(lines) > limits.max_headers + 1:
+            many = len(lines) - 1
+            raise HeadersTooLarge(f"the request has {many} header lines, above {limits.max_headers}\nSend fewer.")
+        special = self._sort(lines, head.passed)
+        _read_host(head, special.get(HOST))
+        _read_framing(head, special.get(LENGTH), special.get(ENCODING), limits)
+        if CONNECTION in special:
+            _read_connection(head, special[CONNECTION], special.get(UPGRADE, b""))
+        if EXPECT in special or ID in special or QUEUE in special:
+            _read_wishes(head, special)
+        if ONCE.isdisjoint(special):
+            remember(self.known, block, head)
+        return head
+
+    def _sort(self, lines: list[bytes], passed: list[bytes]) -> dict[int, bytes]:
+        """Fills `passed`; the values of the lines that mean something here."""
+        special: dict[int, bytes] = {}
+        seen, read = self._lines.seen, self._lines.read
+        try:
+            for line in lines[1:]:
+                role, value = seen.get(line) or read(line)
+                if not role:
+                    passed.append(line)
+                elif role == VARIES:
+                    passed.append(line)
+                    special[VARIES] = b""
+                elif role in _IGNORED:
+                    continue
+                elif role in special:
+                    if role in _UNIQUE:
+                        raise bad(f"the request has more than one {line.partition(b':')[0].decode()} header")
+                    special[role] += b"," + value
+                else:
+                    special[role] = value
+        except BadLine as fault:
+            raise bad(f"not a header line: {fault}") from None
+        return special
 
 
 def check_partial(data: bytes, limits: Limits) -> None:

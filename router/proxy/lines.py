@@ -1,19 +1,20 @@
-"""Header lines: their grammar, what each name means to a proxy, and a memory of the lines seen.
+"""Header lines: their grammar, what each name means to a proxy, and a memory of the lines and heads seen.
 
-Clients repeat most of their lines in every request, so a line that was read once is looked up, not parsed again.
+Clients repeat most of their lines in every request, and often whole heads, so what was read once is looked up, not
+parsed again. The memory is bounded, and holds only what passed every check.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, TypeVar
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9110, 5.5: a value holds no control character but tab. RFC 9112, 5.1: no space before the colon.
 _LINE: Final = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*+)")
 
 # What a line is to the proxy. PASS is 0, so that the common case is one truth test.
-PASS, DROP, HOST, LENGTH, ENCODING, CONNECTION, UPGRADE, EXPECT, ID, QUEUE, TIMING, OWN = range(12)
+PASS, DROP, HOST, LENGTH, ENCODING, CONNECTION, UPGRADE, EXPECT, ID, QUEUE, TIMING, OWN, VARIES = range(13)
 
 _HOP: Final = {
     b"content-length": LENGTH,
@@ -37,22 +38,35 @@ OF_REQUEST: Final = _HOP | {
     b"x-forwarded-proto": DROP,
     b"x-forwarded-host": DROP,
     b"http2-settings": DROP,
+    b"traceparent": VARIES,
+    b"tracestate": VARIES,
+    b"idempotency-key": VARIES,
     b"trailer": DROP,  # so are a request's trailers
 }
 OF_ANSWER: Final = _HOP | {
     b"server-timing": TIMING,
-    b"x-request-id": DROP,
+    b"set-cookie": VARIES,
+    b"etag": VARIES,
+    b"x-request-id": ID,
 }
 OWN_PREFIX: Final = b"x-torpor-"  # names that only torpor itself may speak: OWN, unless the table says otherwise
 
-# Values that differ in each call, or that should not stay in memory, are not remembered.
-_NOT_KEPT: Final = frozenset(
-    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-request-id", b"traceparent", b"server-timing")
-)
-_SEEN_MAX = 2048
-_SEEN_BYTES = 256
+# Lines that differ in each call are passed on like others, but neither they nor their heads are worth remembering.
+ONCE: Final = frozenset((VARIES, ID, TIMING))
+_SEEN_MAX: Final = 2048
+_LINE_BYTES: Final = 256  # the longest line that is remembered
+_HEAD_BYTES: Final = 2048
 
 Fact = tuple[int, bytes]
+Head = TypeVar("Head")
+
+
+def remember(known: dict[bytes, Head], block: bytes, head: Head) -> None:
+    """Keeps a head that was read under the bytes it was read from."""
+    if len(block) <= _HEAD_BYTES:
+        if len(known) >= _SEEN_MAX:
+            known.clear()
+        known[block] = head
 
 
 class BadLine(ValueError):
@@ -77,7 +91,7 @@ class Lines:
         if role is None:
             role = OWN if name.startswith(OWN_PREFIX) else PASS
         fact = (role, match[2].strip(b" \t"))
-        if len(line) <= _SEEN_BYTES and name not in _NOT_KEPT:
+        if len(line) <= _LINE_BYTES and role not in ONCE:
             if len(self.seen) >= _SEEN_MAX:
                 self.seen.clear()
             self.seen[line] = fact

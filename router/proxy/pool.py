@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from router.proxy.answer import Answers
 from router.proxy.replica import Replica
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Pool:
 
     def __init__(self, calls: Calls, max_idle: int) -> None:
         self.calls = calls
+        self.answers = Answers()
         self._max_idle = max_idle
         self._idle: dict[str, list[Replica]] = {}
         self._all: set[Replica] = set()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from router.proxy.caller import Caller
 from router.proxy.calls import Calls
+from router.proxy.head import Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
 
@@ -24,6 +25,7 @@ class Proxy:
         self.calls = calls
         self.control = control
         self.limits = limits
+        self.requests = Requests(limits)
         self.pool = Pool(calls, limits.max_idle)
         self.closing = False
         self.time = time.monotonic

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from router.proxy.answer import CHUNKED, UNTIL_CLOSE, AnswerHead, bad_answer, read_answer
+from router.proxy.answer import CHUNKED, UNTIL_CLOSE, AnswerHead, bad_answer
 from router.proxy.calls import Lease, Outcome
 from router.proxy.chunks import BadChunk, Chunks, chunk, last
 from torpor.errors import TorporError
@@ -115,7 +115,7 @@ class Replica(asyncio.Protocol):
                     self._bad(bad_answer(f"it starts with {data[:40]!r}"))
                 return
             try:
-                head = read_answer(data[:end], exchange.head.method, trusted=self._lease is None)
+                head, timing = self._pool.answers.read(data[:end], exchange.head.method, trusted=self._lease is None)
             except TorporError as error:
                 self._bad(error)
                 return
@@ -123,28 +123,28 @@ class Replica(asyncio.Protocol):
             if head.status >= 200:
                 break
             if head.status == 101:
-                self._switch(exchange, head, data)
+                self._switch(exchange, head, timing, data)
                 return
             self._interim(exchange, head)
             if not data:
                 self._buffer = b""
                 return
         self._buffer = b""
-        self._answer(exchange, head, data)
+        self._answer(exchange, head, timing, data)
 
     def _interim(self, exchange: Exchange, head: AnswerHead) -> None:
         """A 1xx: passed on, but for 100, which the proxy gives itself, and to HTTP/1.0, which knows none."""
         exchange.replayable = False
         if head.status != 100 and exchange.head.minor:
-            exchange.caller.transport.write(b"\r\n".join((head.start, *head.passed, b"", b"")))
+            exchange.caller.transport.write(head.opening + b"\r\n\r\n")
 
-    def _answer(self, exchange: Exchange, head: AnswerHead, body: bytes) -> None:
+    def _answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
         """A final head has come, and `body` after it."""
         self._keep = head.keep
         self._outcome = Outcome.FAILED if head.status >= 500 else Outcome.DONE
         length = self._left = head.length
         self._recode = length < 0 and exchange.head.minor == 1
-        block = exchange.caller.answer_head(exchange, head, self._lease)
+        block = exchange.caller.answer_head(exchange, head, timing, self._lease)
         if length >= 0:
             size = len(body)
             if size >= length:
@@ -201,7 +201,7 @@ class Replica(asyncio.Protocol):
         if ended:
             self._done()
 
-    def _switch(self, exchange: Exchange, head: AnswerHead, data: bytes) -> None:
+    def _switch(self, exchange: Exchange, head: AnswerHead, timing: bytes, data: bytes) -> None:
         """101: from here on both ways are raw bytes."""
         if not exchange.head.upgrade:
             self._bad(bad_answer("it switches protocols unasked"))
@@ -210,7 +210,7 @@ class Replica(asyncio.Protocol):
         self._outcome = Outcome.DONE
         self._buffer = b""
         caller = exchange.caller
-        caller.transport.write(caller.answer_head(exchange, head, self._lease) + data)
+        caller.transport.write(caller.answer_head(exchange, head, timing, self._lease) + data)
         caller.tunnel(self)
 
     # How an exchange ends.
