@@ -1,0 +1,80 @@
+"""Batching without a timer: what arrived while the previous batch ran is the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One call's input. `infer` carries the call's other arguments: only calls with the same ones share a batch."""
+
+    value: Any
+    size: int
+    infer: partial[Awaitable[Sequence[Any]]]
+    answer: asyncio.Future[Any]
+
+
+class Batches:
+    """Stands where BentoML has its CorkDispatcher: `batches(infer)(value)` is the value's own result.
+
+    `size_of` counts a value's items; a batch holds at most `max_batch_size` of them, or one larger value alone.
+    """
+
+    def __init__(self, max_batch_size: int, size_of: Callable[[Any], int]) -> None:
+        self._max = max_batch_size
+        self._size_of = size_of
+        self._queue: deque[Waiting] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    def __call__(self, infer: partial[Awaitable[Sequence[Any]]]) -> Callable[[Any], Awaitable[Any]]:
+        return partial(self._join, infer)
+
+    async def _join(self, infer: partial[Awaitable[Sequence[Any]]], value: Any) -> Any:
+        answer = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(value, self._size_of(value), infer, answer))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._next():
+                await _infer(batch)
+        finally:
+            self._running = None
+
+    def _next(self) -> list[Waiting]:
+        batch: list[Waiting] = []
+        size = 0
+        while self._queue:
+            first = self._queue[0]
+            if first.answer.done():  # its caller has gone
+                self._queue.popleft()
+                continue
+            alike = not batch or first.infer.keywords == batch[0].infer.keywords
+            if batch and (not alike or size + first.size > self._max):
+                break
+            batch.append(self._queue.popleft())
+            size += first.size
+        return batch
+
+
+async def _infer(batch: list[Waiting]) -> None:
+    try:
+        results: Sequence[Any] = await batch[0].infer([each.value for each in batch])
+    except Exception as error:  # the edge of a task: the service's error is each caller's answer
+        for each in batch:
+            if not each.answer.done():
+                each.answer.set_exception(error)
+        return
+    for each, result in zip(batch, results, strict=True):
+        if not each.answer.done():
+            each.answer.set_result(result)

@@ -1,0 +1,167 @@
+"""A replica's life after the fork: descriptors, service, readiness, calls, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from torpor.host.lane import Factory, Lane, in_flight_limit
+from torpor.host.line import Line
+from torpor.host.service import Unservable, facts, last_lines, learned, load, log_to_stderr
+
+KEEP_ALIVE = 3600  # seconds; the router closes idle lines, so that it never writes into one that is being closed
+
+
+class Replica:
+    """`asked` is the monotonic instant of the fork request; `run` returns the exit status."""
+
+    def __init__(self, spec: dict[str, Any], listener: int, control: int, log: int, asked: float) -> None:
+        self._spec = spec
+        self._listener = socket.socket(fileno=listener)
+        self._control = socket.socket(fileno=control)
+        self._log = log
+        self._phases: dict[str, float] = {"fork": time.monotonic() - asked}
+        self._mark = time.monotonic()
+        self._stopping: asyncio.Event | None = None
+
+    def run(self) -> int:
+        """Serves until the router ends it. 0 after a drained stop, 1 when it could not start."""
+        os.setsid()
+        self._take_descriptors()
+        before = set(sys.modules)
+        self._set_environment()
+        try:
+            log_to_stderr()
+            service = load(self._spec["target"], self._spec["folder"])
+            self._phase("import")
+            uvloop.run(self._serve(service, before))
+        except Exception as error:  # the edge of the process: whatever the service raised is its start's failure
+            traceback.print_exc()
+            self._failed(error)
+            return 1
+        return 0
+
+    def _take_descriptors(self) -> None:
+        os.dup2(self._log, 1)
+        os.dup2(self._log, 2)
+        os.close(self._log)
+        quiet = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(quiet, 0)
+        os.close(quiet)
+
+    def _set_environment(self) -> None:
+        spec = self._spec
+        os.environ.update(spec["env"])
+        os.environ.pop("BENTOCLOUD_DEPLOYMENT_URL", None)  # it would send self-calls elsewhere
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["prometheus_multiproc_dir"] = spec["run_folder"]  # noqa: SIM112 - its name
+        os.environ.setdefault("BENTOML_RESULT_STORE", str(Path(spec["state_folder"]) / "tasks.db"))
+        if spec.get("bento"):
+            os.environ["BENTO_PATH"] = spec["bento"]
+
+    def _phase(self, name: str) -> None:
+        now = time.monotonic()
+        self._phases[name], self._mark = now - self._mark, now
+
+    async def _serve(self, service: Any, before: set[str]) -> None:
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._control.setblocking(False)
+        loop.add_reader(self._control.fileno(), self._router_spoke)
+        factory = Factory(service)
+        lane = Lane(factory, self._busy)
+        async with factory.lifespan(lane):
+            await self._check_ready(service, factory)
+            self._phase("load")
+            state, server = await self._listen(lane)
+            self._phase("app")
+            self._ready(service, factory, before)
+            await self._stopping.wait()
+            server.close()
+            await drained(state)
+
+    async def _check_ready(self, service: Any, factory: Factory) -> None:
+        """A service that says it is not ready yet is asked again until it is; the router bounds the wait."""
+        while hasattr(service.inner, "__is_ready__"):
+            with contextlib.suppress(Exception):
+                await factory.readyz(None)
+                return
+            await asyncio.sleep(0.02)
+
+    async def _listen(self, lane: Lane) -> tuple[ServerState, asyncio.AbstractServer]:
+        config = Config(
+            lane,
+            loop="none",
+            http=Line,
+            ws="websockets-sansio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
+        config.load()
+        state = ServerState()
+        state.default_headers = config.encoded_headers
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(functools.partial(Line, config, state), sock=self._listener)
+        return state, server
+
+    def _ready(self, service: Any, factory: Factory, before: set[str]) -> None:
+        spec = self._spec
+        self._say(
+            ev="ready",
+            phases=self._phases,
+            schema=service.schema() if spec["learn"] else {},
+            facts=facts(),
+            modules=learned(spec["folder"], before) if spec["learn"] else [],
+            in_flight_limit=in_flight_limit(factory),
+        )
+
+    def _failed(self, error: Exception) -> None:
+        sys.stderr.flush()
+        said = str(error) or "no message"
+        sentence = said if isinstance(error, Unservable) else f"{type(error).__name__}: {said}"
+        log = Path(f"/proc/self/fd/{2}").resolve()
+        self._say(ev="failed", error=sentence.splitlines()[0], log=last_lines(log), code="start_failed")
+
+    def _busy(self, tasks: int) -> None:
+        self._say(ev="busy", tasks=tasks)
+
+    def _say(self, **packet: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: EOF says so too
+            self._control.send(json.dumps(packet).encode())
+
+    def _router_spoke(self) -> None:
+        try:
+            gone = not self._control.recv(4096)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            gone = True
+        if gone and self._stopping is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._stopping.set()
+
+
+async def drained(state: ServerState) -> None:
+    """Returns when every call has ended; idle lines are closed at once."""
+    for line in list(state.connections):
+        line.shutdown()  # closes an idle line, and marks a busy one to be closed after its answer
+    while state.tasks:
+        await asyncio.wait(tuple(state.tasks))
