@@ -42,6 +42,7 @@ def main(
     # TERM as an exception: the scratch folder goes at once and not with the next export.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(source).is_dir() or source == "minilm":
         os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here: no library may ask a hub all the same

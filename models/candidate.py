@@ -28,13 +28,12 @@ class Candidate:
         self.inputs = {each.name for each in session.get_inputs()}
 
     def answer(self, texts: Sequence[str]) -> Floats:
-        encoded = self.tokenizer.encode_batch(list(texts))
-        mask = np.array([each.attention_mask for each in encoded], dtype=np.int64)
-        feed = {
-            "input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
-            "attention_mask": mask,
-            "token_type_ids": np.array([each.type_ids for each in encoded], dtype=np.int64),
-        }
+        tokens = [self.tokenizer.encode(text) for text in texts]
+        ids = np.full((len(texts), max(map(len, tokens))), self.tokenizer.pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, each in enumerate(tokens):
+            ids[row, : len(each)], mask[row, : len(each)] = each, 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         output = self.session.run(None, {name: array for name, array in feed.items() if name in self.inputs})[0]
         if self.card["task"] == "text-classification":
             return np.asarray(output, dtype=np.float32)

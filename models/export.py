@@ -144,7 +144,7 @@ def _compare(
 
 
 def _key(order: Order, source: Source, samples: Samples) -> dict[str, Any]:
-    """What makes two exports the same."""
+    """What makes two exports the same: the first part of the card."""
     return {
         "digest": source.digest,
         "task": order.task,
@@ -156,22 +156,16 @@ def _key(order: Order, source: Source, samples: Samples) -> dict[str, Any]:
 
 
 def _card(order: Order, source: Source, key: dict[str, Any], tokenizer: str) -> dict[str, Any]:
-    return {
-        "task": order.task,
+    return key | {
         "source": source.name,
         "license": source.license or "unknown",
-        "digest": source.digest,
         "opset": OPSET,
-        "precisions": list(order.precisions),
         "max_tokens": source.max_tokens,
         "pooling": source.pooling,
         "normalize": source.normalize,
         "dimension": source.config.get("hidden_size", 0),
         "labels": source.labels if order.task == "text-classification" else [],
         "tokenizer": tokenizer,
-        "fingerprint": key["fingerprint"],
-        "torpor": torpor.__version__,
-        "key": key,
     }
 
 

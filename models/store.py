@@ -100,7 +100,7 @@ def find(name: str, key: dict[str, Any]) -> Model | None:
         models = bentoml.models.list(name)
     except NotFound:
         return None
-    same = [model for model in models if model.info.metadata.get("key") == key]
+    same = [model for model in models if all(model.info.metadata.get(name) == value for name, value in key.items())]
     return max(same, key=lambda model: model.creation_time, default=None)
 
 

@@ -38,11 +38,18 @@ CARD = "card.json"
 GRAPH = "model.onnx"
 
 # What MLAS looks at when it picks kernels and packs weights (onnxruntime/core/mlas/lib/platform.cpp).
-PACKING_FLAGS = frozenset(
-    "sse4_1 avx avx2 avx_vnni fma f16c avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
-    "amx_tile amx_int8 amx_bf16 asimd asimddp asimdhp fphp i8mm bf16 sve sve2 sme sme2".split()
-)
+# fmt: off
+PACKING_FLAGS = frozenset((
+    "sse4_1", "avx", "avx2", "avx_vnni", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl",
+    "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp",
+    "fphp", "i8mm", "bf16", "sve", "sve2", "sme", "sme2",
+))
+# fmt: on
 TUNED_MIN_BYTES = "1024"  # smaller initialisers stay inside the graph file
+
+# Official builds start a telemetry thread at import and send events to their maker; a process with that thread cannot
+# fork safely. Set before any import of onnxruntime below; a user who wants it sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 log = logging.getLogger("torpor.onnx")
 _opened: list[dict[str, Any]] = []

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
-# Read by the tokenizer at its first batch. One thread answers fastest here, and a fork keeps none of the others.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Read by onnxruntime at its import: its telemetry would start a thread there, and send what it counts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,7 @@ class Embedding:
         An empty list, a blank text, and one of more than 100 000 characters are refused with 400.
         With int8, texts that run together share their rounding: a vector can differ in the third digit.
         """
-        tokens = [self.tokenizer.encode(text).ids for text in texts]
+        tokens = [self.tokenizer.encode(text) for text in texts]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for rows in runs([len(ids) for ids in tokens]):
             vectors[rows] = self.run([tokens[row] for row in rows])
@@ -75,7 +75,7 @@ class Embedding:
 
     def run(self, tokens: list[list[int]]) -> NDArray[np.float32]:
         """One run of the graph, then pooling and normalisation as the card says."""
-        ids = np.full((len(tokens), max(map(len, tokens))), self.tokenizer.padding["pad_id"], dtype=np.int64)
+        ids = np.full((len(tokens), max(map(len, tokens))), self.tokenizer.pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, each in enumerate(tokens):
             ids[row, : len(each)] = each
