@@ -1,0 +1,240 @@
+"""The router as a whole: its parts put together, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from anyio import create_task_group
+
+from router.api.app import ControlPlane
+from router.api.views import Views
+from router.bentos import Bentos
+from router.config import Config
+from router.core.catalog import Catalog
+from router.core.effects import Note
+from router.launch.environment import Environments
+from router.launch.logs import Logs
+from router.launch.process import ProcessLauncher
+from router.proxy.proxy import Proxy
+from router.shell.deploys import Deploys, Needs
+from router.shell.engine import Engine
+from router.shell.plan import Plan
+from router.store import Store
+from torpor.errors import Conflict, TorporError
+
+log = logging.getLogger("torpor.router")
+
+COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
+CONTROL = "control.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Bentos and their environments, as a deploy asks for them."""
+
+    bentos: Bentos
+    environments: Environments
+
+    def needs(self, tag: str) -> Needs:
+        return self.bentos.needs(tag)
+
+    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
+        return await self.environments.python(needs.requirements, tell)
+
+
+@dataclass(slots=True)
+class Listeners:
+    """The main port and the endpoints' own; `proxy` is set once it exists."""
+
+    host: str
+    proxy: Proxy | None = None
+    servers: dict[int, asyncio.AbstractServer] = field(default_factory=dict)
+
+    async def open(self, port: int, main: bool = False) -> int:
+        """The port that listens. Raises Conflict where something else does."""
+        assert self.proxy is not None
+        factory = self.proxy.protocol_factory(None if main else port)
+        try:
+            server = await asyncio.get_running_loop().create_server(factory, self.host, port, backlog=2048)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            raise Conflict(f"port {port} of {self.host} cannot be had: {error.strerror}\nchoose another port") from None
+        bound = int(server.sockets[0].getsockname()[1])
+        self.servers[bound] = server
+        return bound
+
+    def close(self, port: int) -> None:
+        server = self.servers.pop(port, None)
+        if server is not None:
+            server.close()
+
+    def close_all(self) -> None:
+        for port in list(self.servers):
+            self.close(port)
+
+
+@dataclass(slots=True)
+class Router:
+    """Built by `build`; `serve` runs it until `stop` is set."""
+
+    config: Config
+    store: Store
+    catalog: Catalog
+    launcher: ProcessLauncher
+    engine: Engine
+    bentos: Bentos
+    deploys: Deploys
+    listeners: Listeners
+    logs: Logs
+    started_at: float = field(default_factory=time.time)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, started: Callable[[str], None]) -> None:
+        """Reaps orphans, puts every endpoint back on the air, serves; `started` gets the address."""
+        self.bentos.open()
+        orphans = self.launcher.open()
+        if orphans:
+            log.warning("ended %d processes that an earlier router left: %s", len(orphans), orphans)
+        control = str(self.launcher.address("control"))
+        self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits())
+        async with create_task_group() as tasks:
+            await tasks.start(self.engine.run)
+            for entry in self.store.load():
+                self.catalog.put(entry)
+                self.engine.live(entry.name, entry.revision, entry.settings)
+            port = await self.listeners.open(self.config.port, main=True)
+            url = f"http://{shown(self.config.host)}:{port}"
+            server = self._control_plane(url)
+            tasks.start_soon(server.serve, [unix(control)])
+            for entry in self.catalog.endpoints.values():
+                if entry.settings.port is not None:
+                    with contextlib.suppress(Conflict):
+                        await self.listeners.open(entry.settings.port)
+            tasks.start_soon(self._warm)
+            tasks.start_soon(self._count)
+            started(url)
+            await self.stop.wait()
+            await self._shut_down(proxy, server)
+            tasks.cancel_scope.cancel()
+        await self.launcher.close()
+
+    def _control_plane(self, url: str) -> Server:
+        plane = ControlPlane(
+            engine=self.engine,
+            deploys=self.deploys,
+            bentos=self.bentos,
+            logs=self.logs,
+            views=Views(self.engine, url, shown(self.config.host)),
+            defaults=self.config.settings,
+            domain=self.config.domain,
+            data=str(self.config.data),
+            started_at=self.started_at,
+        )
+        options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+        return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))
+
+    async def _warm(self) -> None:
+        """Has the fork-servers import what the endpoints need, so that the first call after a restart is quick."""
+        for entry in list(self.catalog.endpoints.values()):
+            try:
+                plan: Plan = await self.deploys.plan(entry.name, entry.revision)
+                await self.launcher.preload(plan.python, plan.modules)
+            except TorporError as error:
+                log.warning("endpoint %s: %s", entry.name, error.message.partition("\n")[0])
+
+    async def _count(self) -> None:
+        written: dict[str, Any] = {}
+        while True:
+            await asyncio.sleep(COUNT_EVERY)
+            await self._write_counts(written)
+
+    async def _write_counts(self, written: dict[str, Any]) -> None:
+        epoch = time.time() - time.monotonic()
+        rows = []
+        for line in self.engine.schedule.lines.values():
+            entry = self.catalog.endpoints.get(line.name)
+            if entry is None or line.last_call is None or written.get(line.name) == line.last_call:
+                continue
+            written[line.name] = line.last_call
+            counts = (entry.calls + line.calls, entry.cold_starts + line.cold_starts)
+            rows.append((line.name, *counts, epoch + line.last_call))
+        if rows:
+            await self.store.count(rows)
+
+    async def _shut_down(self, proxy: Proxy, server: Server) -> None:
+        """Law 9: nobody new, refuse the queue, drain, stop."""
+        self.listeners.close_all()
+        drain = asyncio.ensure_future(self.engine.shut_down())
+        await proxy.close(max((s.settings.drain_within for s in self.engine.schedule.lines.values()), default=1.0))
+        await drain
+        server.should_exit = True
+        await self._write_counts({})
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without its signals: the router has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def build(config: Config) -> Router:
+    """Opens the store and puts the parts together; nothing runs yet."""
+    store = Store.at(config.data)
+    catalog = Catalog(config.domain)
+    logs = Logs(config.data / "logs")
+    launcher = ProcessLauncher(config.data, logs)
+    bentos = Bentos(config.data / "bentos")
+    listeners = Listeners(config.host)
+
+    def note(effect: Note) -> None:
+        log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0])
+        store.note(effect.endpoint, effect.kind, effect.text)
+
+    async def plan(endpoint: str, revision: int) -> Plan:
+        return await deploys.plan(endpoint, revision)
+
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan)
+    packages = Packages(bentos, Environments(config.data / "environments"))
+    deploys = Deploys(engine, catalog, store, packages, listeners)
+    return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)
+
+
+def replica_id(endpoint: str, revision: int) -> str:
+    return f"{endpoint}-{revision}-{secrets.token_hex(4)}"
+
+
+def shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def unix(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def write_address(path: Path, url: str, started_at: float) -> None:
+    """`<data>/torpor.json`: how `torpor down` and others find this router."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"pid": os.getpid(), "url": url, "started_at": started_at}))
+    part.rename(path)

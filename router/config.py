@@ -1,0 +1,241 @@
+"""Configuration: `torpor.toml` < `TORPOR_*` environment < flags. All faults are reported at once.
+
+`python -m router.config` prints `docs/config.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router.core.settings import Settings
+from router.proxy.limits import Limits
+from torpor.errors import InvalidConfig
+from torpor.wire import DEFAULT_PORT
+
+PREFIX = "TORPOR_"
+# The SDK's and the services' own variables, which share the prefix.
+FOREIGN = frozenset(("TORPOR_URL", "TORPOR_TOKEN", "TORPOR_PRECISION", "TORPOR_CONFIG"))
+LEVELS = ("debug", "info", "warning", "error")
+
+# key: (what it is, least, most); a bound of None is none.
+BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
+    "data": ("folder of everything durable", None, None),
+    "host": ("address to listen on", None, None),
+    "port": ("TCP port of the main listener; 0 takes a free one", 0, 65535),
+    "domain": ("endpoints are reached at <name>.<domain> too", None, None),
+    "max_body": ("bytes of one request's body; above it 413", 1, 1 << 40),
+    "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
+    "log_level": ("debug, info, warning or error", None, None),
+    "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
+    "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
+    "queue_within": ("seconds that a call stays parked at most", 0, 7200),
+    "concurrency": ("calls at once in one replica; 0: what the service itself allows", 0, 100_000),
+    "max_queue": ("parked calls; one more is answered 429", 0, 1_000_000),
+    "drain_within": ("seconds from draining until what still runs is cut off", 0, 7200),
+    "stop_within": ("seconds from TERM until KILL", 0, 600),
+    "max_replicas": ("replicas at most", 1, 64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the router runs with; `settings` are what an endpoint gets where its deploy names nothing else."""
+
+    data: Path = field(default_factory=lambda: Path("~/.local/share/torpor").expanduser())
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    domain: str | None = None
+    max_body: int = 1 << 30
+    answer_within: float = 600.0
+    log_level: str = "info"
+    settings: Settings = Settings()
+
+    def limits(self) -> Limits:
+        return Limits(max_body_bytes=self.max_body, answer_within=self.answer_within)
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON: `torpor config`."""
+        top = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
+        return {**top, "data": str(self.data), "settings": dataclasses.asdict(self.settings)}
+
+
+def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """Raises InvalidConfig with every fault, each with its place, value and bound."""
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    if path is not None:
+        _from_file(path, values, settings, faults)
+    for name, text in env.items():
+        if name.startswith(PREFIX) and name not in FOREIGN:
+            key = name.removeprefix(PREFIX).lower()
+            _keep(key, text, f"${name}", values, settings, faults)
+    for key, value in flags.items():
+        if value is not None:
+            _keep(key, value, f"--{key.replace('_', '-')}", values, settings, faults)
+    if not faults and not _loopback(str(values.get("host", "127.0.0.1"))):
+        faults.append(
+            f"host = {values['host']!r} is not a loopback address, and this version has no tokens to ask callers for"
+        )
+    if faults:
+        lines = "".join(f"\n  {fault}" for fault in faults)
+        raise InvalidConfig(f"the configuration has {len(faults)} fault(s):{lines}\nsee docs/config.md for all keys")
+    return Config(**values, settings=Settings(**settings))
+
+
+def parse_settings(wanted: Mapping[str, Any], defaults: Settings) -> Settings:
+    """A deploy's settings over the defaults. Raises InvalidConfig with every fault."""
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    for key, value in wanted.items():
+        if key == "port":
+            _keep_value(key, value, f"settings.{key}", (1, 65535), values, faults)
+        elif key in _SETTINGS:
+            _keep(key, value, f"settings.{key}", {}, values, faults)
+        else:
+            faults.append(f"settings.{key} is not a setting{_meant(key, [*_SETTINGS, 'port'])}")
+    if faults:
+        raise InvalidConfig("; ".join(faults) + "\nsee docs/config.md for the settings and their bounds")
+    return dataclasses.replace(defaults, **values)
+
+
+_CONFIG = tuple(f.name for f in dataclasses.fields(Config) if f.name != "settings")
+_SETTINGS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "port")
+_KINDS: dict[str, str] = {f.name: str(f.type) for kind in (Config, Settings) for f in dataclasses.fields(kind)}
+
+
+def _from_file(path: Path, values: dict[str, Any], settings: dict[str, Any], faults: list[str]) -> None:
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        faults.append(f"{path}: {error.strerror}")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"{path}: {error}")
+        return
+    for key, value in tables.items():
+        if key == "settings" and isinstance(value, dict):
+            for inner, setting in value.items():
+                if inner in _SETTINGS:
+                    _keep(inner, setting, f"{path}: settings.{inner}", {}, settings, faults)
+                else:
+                    faults.append(f"{path}: settings.{inner} is not a setting{_meant(inner, _SETTINGS)}")
+        elif key in _CONFIG:
+            _keep(key, value, f"{path}: {key}", values, settings, faults)
+        else:
+            faults.append(f"{path}: {key} is not a key{_meant(key, (*_CONFIG, 'settings'))}")
+
+
+def _keep(
+    key: str, value: Any, place: str, values: dict[str, Any], settings: dict[str, Any], faults: list[str]
+) -> None:
+    if key in _CONFIG:
+        target = values
+    elif key in _SETTINGS:
+        target = settings
+    else:
+        faults.append(f"{place} is not a key{_meant(key, (*_CONFIG, *_SETTINGS))}")
+        return
+    _keep_value(key, value, place, BOUNDS[key][1:], target, faults)
+
+
+def _keep_value(
+    key: str,
+    value: Any,
+    place: str,
+    bounds: tuple[float | None, float | None],
+    target: dict[str, Any],
+    faults: list[str],
+) -> None:
+    try:
+        parsed = _parse(key, value)
+    except (ValueError, TypeError):
+        faults.append(f"{place} = {value!r} has to be {_KINDS[key]}")
+        return
+    least, most = bounds
+    if least is not None and most is not None and not least <= parsed <= most:
+        faults.append(f"{place} = {value!r} has to be from {least:g} to {most:g}")
+    elif key == "log_level" and parsed not in LEVELS:
+        faults.append(f"{place} = {value!r} has to be one of {', '.join(LEVELS)}")
+    else:
+        target[key] = parsed
+
+
+def _parse(key: str, value: Any) -> Any:
+    """The value in its kind; text (of the environment) is read, anything else must be of the kind already."""
+    kind = _KINDS[key]
+    if isinstance(value, bool):
+        raise TypeError
+    if kind == "Path":
+        return Path(str(value)).expanduser().absolute()
+    if kind.startswith("str"):
+        if not isinstance(value, str) or not value:
+            raise TypeError
+        return value
+    if kind.startswith("int"):
+        if not isinstance(value, str | int):
+            raise TypeError
+        return int(value)
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError
+    return number
+
+
+def _meant(key: str, known: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def page() -> str:
+    """`docs/config.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "Read from `torpor.toml` (`torpor up --config FILE`), then from `TORPOR_<KEY>` in the environment, then from "
+        "flags; the later wins. Unknown keys are errors, and all faults are reported at once. This page is printed by "
+        "`python -m router.config`.",
+        "",
+        "## The router",
+        "",
+        *_table(Config(), _CONFIG),
+        "",
+        "## An endpoint",
+        "",
+        "In the table `[settings]` of the file, or with a deploy: `torpor deploy ... --set idle_after=60`. "
+        "A deploy may also set `port`, the endpoint's own port.",
+        "",
+        *_table(Settings(), _SETTINGS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(defaults: Any, keys: tuple[str, ...]) -> list[str]:
+    rows = ["| key | default | bounds | |", "|---|---|---|---|"]
+    for key in keys:
+        text, least, most = BOUNDS[key]
+        default = "~/.local/share/torpor" if key == "data" else getattr(defaults, key)
+        bounds = f"{least:g} to {most:g}" if least is not None and most is not None else ""
+        rows.append(f"| `{key}` | {'' if default is None else f'`{default}`'} | {bounds} | {text} |")
+    return rows
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,30 @@
+"""One router a data folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from torpor.errors import Conflict
+
+
+class DataLock:
+    """Held from construction until `close`, or until the process ends however it ends. Raises Conflict."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode() or "unknown"
+            os.close(self._fd)
+            raise Conflict(
+                f"a router (pid {holder}) uses {folder} already\nstop it with `torpor down`, or use another --data"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, str(os.getpid()).encode())
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,176 @@
+"""The store: one thread writes, each write is one transaction, the event loop never waits for the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
+
+from router.core.catalog import Learned, Registered
+from router.core.settings import Settings
+from router.store.tables import endpoints, history, revisions
+from torpor.errors import InvalidConfig
+
+T = TypeVar("T")
+
+HISTORY_KEPT = 1000  # rows an endpoint
+
+
+class Store:
+    """Methods that write return when the write is on the disk."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="torpor-store")
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Opens a database by its SQLAlchemy URL and brings its tables up to date. Blocks."""
+        engine = create_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _for_sqlite)
+        with engine.begin() as connection:
+            _migrate(connection, url)
+        return cls(engine)
+
+    @classmethod
+    def at(cls, folder: Path) -> Store:
+        """The database file of a data folder."""
+        return cls.open(f"sqlite:///{folder / 'torpor.db'}")
+
+    def close(self) -> None:
+        """Returns when everything that was to be written is."""
+        self._thread.shutdown(wait=True)
+        self._engine.dispose()
+
+    def load(self) -> list[Registered]:
+        """Every endpoint with its live revision. Blocks."""
+        live = (endpoints.c.name == revisions.c.endpoint) & (endpoints.c.revision == revisions.c.number)
+        query = select(endpoints, revisions).join(revisions, live).order_by(endpoints.c.name)
+        with self._engine.connect() as connection:
+            return [_registered(row._mapping) for row in connection.execute(query)]
+
+    async def put(self, entry: Registered) -> None:
+        """A new revision becomes its endpoint's live one, in one transaction."""
+        await self._write(lambda connection: _put(connection, entry))
+
+    async def delete(self, name: str) -> None:
+        def run(connection: Connection) -> None:
+            connection.execute(delete(history).where(history.c.endpoint == name))
+            connection.execute(delete(revisions).where(revisions.c.endpoint == name))
+            connection.execute(delete(endpoints).where(endpoints.c.name == name))
+
+        await self._write(run)
+
+    async def count(self, rows: list[tuple[str, int, int, float | None]]) -> None:
+        """Sets (name, calls, cold starts, last call) for many endpoints at once."""
+
+        def run(connection: Connection) -> None:
+            for name, calls, cold_starts, last_call_at in rows:
+                values = {"calls": calls, "cold_starts": cold_starts, "last_call_at": last_call_at}
+                connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
+
+        await self._write(run)
+
+    def note(self, endpoint: str, kind: str, text: str) -> None:
+        """Appends to an endpoint's history, some time soon; nothing where the endpoint is gone by then."""
+        at = time.time()
+        self._thread.submit(self._run, lambda connection: _note(connection, endpoint, at, kind, text))
+
+    def history(self, endpoint: str) -> list[tuple[float, str, str]]:
+        """(instant, kind, text), oldest first. Blocks."""
+        query = select(history.c.at, history.c.kind, history.c.text).where(history.c.endpoint == endpoint)
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(query.order_by(history.c.id))]
+
+    async def _write(self, run: Callable[[Connection], T]) -> T:
+        """Shielded: a caller who leaves does not leave a write half known."""
+        return await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._run, run)))
+
+    def _run(self, run: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return run(connection)
+
+
+def _put(connection: Connection, entry: Registered) -> None:
+    connection.execute(
+        insert(revisions).values(
+            endpoint=entry.name,
+            number=entry.revision,
+            bento=entry.bento,
+            env=entry.env,
+            settings=dataclasses.asdict(entry.settings),
+            created_at=time.time(),
+            learned=dataclasses.asdict(entry.learned),
+        )
+    )
+    known = connection.execute(select(endpoints.c.name).where(endpoints.c.name == entry.name)).first()
+    if known:
+        live = {"revision": entry.revision}
+        connection.execute(update(endpoints).where(endpoints.c.name == entry.name).values(**live))
+    else:
+        row = {"name": entry.name, "revision": entry.revision, "created_at": entry.created_at}
+        connection.execute(insert(endpoints).values(**row, calls=0, cold_starts=0))
+
+
+def _note(connection: Connection, endpoint: str, at: float, kind: str, text: str) -> None:
+    if connection.execute(select(endpoints.c.name).where(endpoints.c.name == endpoint)).first() is None:
+        return
+    row = connection.execute(insert(history).values(endpoint=endpoint, at=at, kind=kind, text=text))
+    newest = row.inserted_primary_key
+    if newest is not None and newest[0] % 100 == 0:
+        kept = (
+            select(history.c.id).where(history.c.endpoint == endpoint).order_by(history.c.id.desc()).limit(HISTORY_KEPT)
+        )
+        old = (history.c.endpoint == endpoint) & history.c.id.not_in(kept)
+        connection.execute(delete(history).where(old))
+
+
+def _registered(row: Any) -> Registered:
+    learned = row["learned"]
+    known = {field.name for field in dataclasses.fields(Settings)}
+    return Registered(
+        name=row["name"],
+        revision=row["revision"],
+        bento=row["bento"],
+        env=row["env"],
+        settings=Settings(**{key: value for key, value in row["settings"].items() if key in known}),
+        created_at=row[endpoints.c.created_at],
+        learned=Learned(**{**learned, "modules": tuple(learned["modules"])}),
+        calls=row["calls"],
+        cold_starts=row["cold_starts"],
+        last_call_at=row["last_call_at"],
+    )
+
+
+def _for_sqlite(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a deploy that was answered survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.close()
+
+
+def _migrate(connection: Connection, url: str) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        newest = ScriptDirectory.from_config(config).get_current_head()
+        raise InvalidConfig(
+            f"the database {url} was written by a newer torpor ({error}; this one knows {newest})\n"
+            "install that version, or use another data folder"
+        ) from error
