@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.source import Source
@@ -72,7 +73,7 @@ def write_graphs(source: Source, task: str, precisions: list[str], folder: Path,
 
 
 @contextlib.contextmanager
-def quiet():  # type: ignore[no-untyped-def]
+def quiet() -> Iterator[None]:
     """Keeps the exporters' warnings and prints off the screen: what matters comes back as an exception."""
     noisy = [logging.getLogger(name) for name in ("root", "transformers", "optimum", "torch.onnx")]
     levels = [logger.level for logger in noisy]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def ask_torch(source: Source, task: str, texts: Sequence[str]) -> Reference:
     torch.set_num_threads(1)
     kind = AutoModelForSequenceClassification if task == "text-classification" else AutoModel
     model = kind.from_pretrained(source.folder, local_files_only=True, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)  # type: ignore[no-untyped-call]
 
     def answer(text: str) -> Floats:
         batch = tokenizer([text], truncation=True, max_length=source.max_tokens, padding=True, return_tensors="pt")

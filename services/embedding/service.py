@@ -59,7 +59,7 @@ class Embedding:
         self.session = open_session(model, os.environ.get("TORPOR_PRECISION", "int8"))
         self.inputs = {each.name for each in self.session.get_inputs()}
 
-    @bentoml.api(batchable=True, batch_dim=0, max_batch_size=64)
+    @bentoml.api(batchable=True, batch_dim=0, max_batch_size=64)  # type: ignore[untyped-decorator]
     def embed(self, texts: Texts) -> NDArray[np.float32]:
         """Embeds 1 to 256 texts: an array of shape (texts, dimension), rows in the order of the texts.
 
@@ -89,7 +89,7 @@ class Embedding:
             pooled = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         if self.normalize:
             pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-        return pooled
+        return np.asarray(pooled, dtype=np.float32)
 
 
 def runs(lengths: list[int]) -> list[list[int]]:

@@ -1,0 +1,121 @@
+"""The stock embedding service under stock `bentoml serve`: the real model, answering like PyTorch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from models.reference import ask_torch
+from models.samples import BUILT_IN
+from models.source import find_source
+from tests.models.minilm import REPOSITORY, minilm_environment
+
+TEXTS = [*BUILT_IN[:12], BUILT_IN[-1]]  # the last is longer than the model reads
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the running service."""
+    environment = minilm_environment()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w+")
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "services.embedding.service:Embedding"]
+    server = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # its workers are ended with it, and nothing else
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(client, server, Path(log.name))
+            yield client
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+        log.close()
+
+
+def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path, tries: int = 300) -> None:
+    for _ in range(tries):
+        assert server.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def embed(service: httpx.Client, texts: Any) -> httpx.Response:
+    return service.post("/embed", json={"texts": texts})
+
+
+def test_embeddings_agree_with_pytorch(service: httpx.Client) -> None:
+    answer = embed(service, TEXTS)
+    assert answer.status_code == 200
+    vectors = np.array(answer.json(), dtype=np.float32)
+    wanted = ask_torch(find_source("minilm"), "feature-extraction", TEXTS).answers
+    cosines = (vectors * wanted).sum(axis=1)
+    assert vectors.shape == (len(TEXTS), 384)
+    assert cosines.mean() > 0.985
+    assert cosines.min() > 0.96
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_rows_are_in_the_order_of_the_texts(service: httpx.Client) -> None:
+    forth = np.array(embed(service, TEXTS).json())
+    back = np.array(embed(service, TEXTS[::-1]).json())[::-1]
+    assert ((forth * back).sum(axis=1) > 0.98).all()
+
+
+def test_alike_texts_are_nearer_than_unlike_ones(service: httpx.Client) -> None:
+    texts = ["A man plays the guitar.", "Someone is playing a guitar.", "The stock market fell on Monday."]
+    one, alike, unlike = np.array(embed(service, texts).json())
+    assert one @ alike > 0.7
+    assert one @ unlike < 0.3
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "at least 1 item"),
+        (["fine", " \n"], "empty or white space only"),
+        ([""], "empty or white space only"),
+        (["x"] * 257, "at most 256 items"),
+        (["x" * 100_001], "at most 100000 characters"),
+        ("not a list", "valid array"),
+        ([1], "valid string"),
+        (None, "valid array"),
+    ],
+)
+def test_bad_input_is_a_clear_400(service: httpx.Client, texts: Any, message: str) -> None:
+    answer = embed(service, texts)
+    assert answer.status_code == 400
+    assert message in answer.json()["detail"][0]["msg"]
+
+
+def test_a_bad_call_does_not_fail_its_neighbours(service: httpx.Client) -> None:
+    assert embed(service, ["ok"]).status_code == 200
+    assert embed(service, [""]).status_code == 400
+    assert embed(service, ["ok"]).status_code == 200
