@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML has no types; bentoml brings it
 from bentoml._internal.tag import Tag
 from bentoml.exceptions import BentoMLException
 
@@ -95,7 +95,7 @@ class Bentos:
         )
 
 
-def _loader() -> type:
+def _loader() -> Any:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

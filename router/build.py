@@ -164,7 +164,7 @@ class Router:
 
     async def _write_counts(self, written: dict[str, Any]) -> None:
         epoch = time.time() - time.monotonic()
-        rows = []
+        rows: list[tuple[str, int, int, float | None]] = []
         for line in self.engine.schedule.lines.values():
             entry = self.catalog.endpoints.get(line.name)
             if entry is None or line.last_call is None or written.get(line.name) == line.last_call:

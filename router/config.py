@@ -55,7 +55,7 @@ class Config:
     max_body: int = 1 << 30
     answer_within: float = 600.0
     log_level: str = "info"
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
     def limits(self) -> Limits:
         return Limits(max_body_bytes=self.max_body, answer_within=self.answer_within)

@@ -56,7 +56,7 @@ class Packages(Protocol):
 class Ports(Protocol):
     """The endpoints' own ports."""
 
-    async def open(self, port: int) -> None:
+    async def open(self, port: int) -> int:
         """Raises Conflict where something else listens."""
         ...
 
@@ -92,8 +92,8 @@ class Deploys:
         """
         self._begin(request.name)
         try:
-            yield {"phase": "checking", "detail": request.bento}
-            needs = self._check(request)  # 1
+            needs = await anyio.to_thread.run_sync(self._check, request)  # 1
+            yield {"phase": "checked", "detail": request.bento}
             yield {"phase": "preparing environment", "detail": ", ".join(needs.requirements) or "the platform's own"}
             python = await self._packages.environment(needs, lambda line: None)  # 2
             before = self._catalog.endpoints.get(request.name)

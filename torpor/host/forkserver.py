@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -107,10 +108,8 @@ class ForkServer:
                 self._say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
 
     def _say(self, **packet: Any) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
             self._control.send(json.dumps(packet).encode())
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the router is gone: the next read says so
 
 
 def main() -> None:

@@ -1,0 +1,101 @@
+"""Starting and stopping the platform: the router as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torpor.client import Client
+from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError
+
+UP_WITHIN = 60.0
+DOWN_WITHIN = 120.0
+
+
+def application() -> Path:
+    """The folder that holds the application: inside of an installed wheel, or the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "_app" if (package / "_app").is_dir() else package.parent
+
+
+def command(module: str, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A part of the application as a process: its command line and environment."""
+    home = application()
+    if not (home / module).is_dir():
+        raise NotFound(f"torpor's application is not in {home}\ninstall it: pip install 'torpor[platform]'")
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_here(module: str, arguments: list[str]) -> NoReturn:
+    """Becomes that process."""
+    line, env = command(module, arguments)
+    sys.stdout.flush()
+    os.execve(line[0], line, env)
+
+
+def data_folder(data: str | None) -> Path:
+    return Path(data or os.environ.get("TORPOR_DATA") or "~/.local/share/torpor").expanduser().absolute()
+
+
+def up_detached(arguments: list[str], data: Path) -> dict[str, Any]:
+    """Starts the router in the background; its address once it answers."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    line, env = command("router", arguments)
+    log = data / "router.log"
+    with log.open("ab") as out:
+        router = subprocess.Popen(
+            line, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    give_up = time.monotonic() + UP_WITHIN
+    while time.monotonic() < give_up:
+        found = read_address(data)
+        if found is not None and found["pid"] == router.pid and answers(found):
+            return found
+        if router.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise StartFailed("the platform did not start: " + " | ".join(last) + f"\nits log is {log}")
+        time.sleep(0.02)
+    router.terminate()
+    raise StartTimeout(f"the platform did not answer within {UP_WITHIN:g} s\nits log is {log}")
+
+
+def down(data: Path) -> dict[str, Any]:
+    """Stops the router of a data folder; returns when it has ended."""
+    found = read_address(data)
+    if found is None:
+        raise NotFound(f"no platform runs on {data}\nname its folder with --data")
+    if not answers(found):
+        raise Conflict(
+            f"what {data}/torpor.json names (pid {found['pid']}) does not answer as a router\nlook for yourself"
+        )
+    os.kill(found["pid"], signal.SIGTERM)
+    give_up = time.monotonic() + DOWN_WITHIN
+    while Path(f"/proc/{found['pid']}").exists() and read_address(data) is not None:
+        if time.monotonic() > give_up:
+            raise StartTimeout(f"the platform still drains after {DOWN_WITHIN:g} s\nlook at {found['url']}")
+        time.sleep(0.02)
+    return found
+
+
+def read_address(data: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((data / "torpor.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def answers(found: dict[str, Any]) -> bool:
+    """Whether the router that the file names is the one that answers there."""
+    try:
+        with Client(found["url"]) as client:
+            return bool(client.status()["pid"] == found["pid"])
+    except TorporError:
+        return False
