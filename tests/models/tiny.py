@@ -13,7 +13,9 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def make_tiny(folder: Path, *, classes: int = 0, max_tokens: int = 24) -> Path:
     """Saves a random BERT encoder (or a classifier with `classes`) and its WordPiece tokenizer; returns the folder."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+    import transformers
+
+    library: Any = transformers  # its classes are untyped
 
     folder.mkdir(parents=True)
     words = sorted({word.strip(".,?!").lower() for text in BUILT_IN[:30] for word in text.split()} - {""})
@@ -21,10 +23,10 @@ def make_tiny(folder: Path, *, classes: int = 0, max_tokens: int = 24) -> Path:
     vocabulary = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), "##ing", "##ed"]
     vocabulary += [word for word in words if word not in vocabulary]
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    tokenizer: Any = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=max_tokens)
+    tokenizer = library.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=max_tokens)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(7)
-    config = BertConfig(
+    config = library.BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,
         num_hidden_layers=2,
@@ -34,6 +36,6 @@ def make_tiny(folder: Path, *, classes: int = 0, max_tokens: int = 24) -> Path:
         initializer_range=0.3,  # the default of 0.02 makes every text look the same
         num_labels=max(classes, 1),
     )
-    model: Any = BertForSequenceClassification(config) if classes else BertModel(config)
+    model = library.BertForSequenceClassification(config) if classes else library.BertModel(config)
     model.save_pretrained(folder)
     return folder
