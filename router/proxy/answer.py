@@ -38,7 +38,7 @@ UNTIL_CLOSE: Final = -2
 class AnswerHead:
     """What the proxy needs of an answer's head. It may stand for many answers that read alike: never changed."""
 
-    __slots__ = ("keep", "length", "opening", "stated", "status", "timing", "upgrade")
+    __slots__ = ("framing", "keep", "length", "opening", "stated", "status", "timing", "upgrade")
 
     def __init__(self, status: bytes) -> None:
         self.status = int(status)
@@ -48,6 +48,7 @@ class AnswerHead:
         self.stated = b""  # Content-Length as stated, also where no body follows
         self.timing = b""
         self.upgrade = b""
+        self.framing = b""  # header lines that say it to a caller of HTTP/1.1
 
 
 def bad_answer(what: str) -> BadAnswer:
@@ -156,3 +157,7 @@ def _read_framing(head: AnswerHead, length: bytes | None, encoding: bytes | None
         head.length = 0
     elif head.length == UNTIL_CLOSE:
         head.keep = False
+    if head.stated:
+        head.framing = b"Content-Length: %b\r\n" % head.stated
+    elif head.length < 0:
+        head.framing = b"Transfer-Encoding: chunked\r\n"

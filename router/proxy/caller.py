@@ -56,7 +56,7 @@ class Caller(asyncio.Protocol):
         name = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
         scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (name, scheme)
-        self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+        self.deadline = self.proxy.now + self.proxy.limits.keep_alive
         self.proxy.opened(self)
 
     # What the caller says.
@@ -77,40 +77,51 @@ class Caller(asyncio.Protocol):
                 exchange.replica.transport.write(data)
 
     def _read_head(self, data: bytes) -> None:
-        if self.clogged:  # it has to take its answers before it asks for more
-            self._buffer = data
-            self.hold()
+        proxy = self.proxy
+        end = data.find(b"\r\n\r\n", 0, proxy.limits.max_header_bytes)
+        if end < 0 or self.clogged:
+            self._wait(data)
             return
-        if data[:2] == b"\r\n":  # one empty line before a request is let pass (RFC 9112, 2.2)
-            data = data[2:]
-        limits = self.proxy.limits
-        end = data.find(b"\r\n\r\n", 0, limits.max_header_bytes)
+        block = data[:end]
         try:
-            if end < 0:
-                check_partial(data, limits)
-                if data and not self._buffer:
-                    self.deadline = self.proxy.time() + limits.header_within
-                self._buffer = data
-                return
-            block = data[:end]
-            requests = self.proxy.requests
-            head = requests.known.get(block) or requests.read(block)
-            payload = self._frame(head, data[end + 4 :])
+            head = proxy.requests.known.get(block) or proxy.requests.read(block)
+            payload = data[end + 4 :]
+            self._keep = head.keep
+            if len(payload) == head.length:  # the common case: a request comes in one piece, and alone
+                self._state = _NEXT
+                self._buffer = b""
+            else:
+                payload = self._frame(head, payload)
         except TorporError as error:
             self._refuse(error)
             return
         self._start(head, payload)
 
+    def _wait(self, data: bytes) -> None:
+        """The head has not come whole, or may not be answered yet."""
+        if self.clogged:  # the caller has to take its answers before it asks for more
+            self._buffer = data
+            self.hold()
+            return
+        try:
+            check_partial(data, self.proxy.limits)
+        except TorporError as error:
+            self._refuse(error)
+            return
+        if data and not self._buffer:
+            self.deadline = self.proxy.now + self.proxy.limits.header_within
+        self._buffer = data
+
     def _frame(self, head: RequestHead, rest: bytes) -> bytes:
         """What of `rest` is the request's body; sets the state for what is still to come."""
         length = head.length
-        self._keep = head.keep
         if length == CHUNKED:
             self._chunks = Chunks()
             self._left = self.proxy.limits.max_body_bytes
+            self._buffer = b""
             self._state = _BODY
             return self._unchunk(rest) if rest else b""
-        if len(rest) >= length:
+        if len(rest) > length:
             self._state = _NEXT
             self._buffer = rest[length:]
             return rest[:length]
@@ -140,8 +151,6 @@ class Caller(asyncio.Protocol):
     def _start(self, head: RequestHead, payload: bytes) -> None:
         """A request has come, `payload` of its body with it."""
         proxy = self.proxy
-        now = proxy.time()
-        call_id = head.request_id.decode() or proxy.new_id()
         complete = self._state == _NEXT
         refused: TorporError | None = None
         target: Target | None = None
@@ -149,17 +158,18 @@ class Caller(asyncio.Protocol):
             target = proxy.calls.resolve(head.path, head.host, self._port)
         except TorporError as error:
             refused = error
-        exchange = self._exchange = Exchange(self, head, call_id, target, now)
-        if head.length:
-            exchange.body(payload, complete)
+        exchange = self._exchange = Exchange(self, head, target, payload, complete)
         if refused is not None:
             exchange.refused(refused)
             return
-        self.deadline = math.inf if complete else now + proxy.limits.body_within
+        self.deadline = math.inf if complete else proxy.now + proxy.limits.body_within
         exchange.begin()
-        if self._exchange is exchange and (
-            len(self._buffer) > proxy.limits.read_ahead or (not complete and exchange.full())
-        ):
+        if (self._buffer or not complete) and self._exchange is exchange:
+            self._throttle(exchange)
+
+    def _throttle(self, exchange: Exchange) -> None:
+        """Stops reading when enough has come for now."""
+        if len(self._buffer) > self.proxy.limits.read_ahead or (self._state == _BODY and exchange.full()):
             self.hold()
 
     def _read_body(self, data: bytes) -> None:
@@ -183,11 +193,10 @@ class Caller(asyncio.Protocol):
         exchange.body(data, self._state == _NEXT)
         limits = self.proxy.limits
         if self._state == _NEXT:
-            self.deadline = self.proxy.time() + limits.answer_within if exchange.replica is not None else math.inf
-        elif exchange.full():
-            self.hold()
+            self.deadline = self.proxy.now + limits.answer_within if exchange.replica is not None else math.inf
         else:
-            self.deadline = self.proxy.time() + limits.body_within
+            self.deadline = self.proxy.now + limits.body_within
+            self._throttle(exchange)
 
     # Back-pressure.
 
@@ -199,7 +208,7 @@ class Caller(asyncio.Protocol):
         self.transport.pause_reading()
         if self._state == _BODY and self._exchange is not None:
             granted = self._exchange.replica is not None
-            self.deadline = self.proxy.time() + self.proxy.limits.answer_within if granted else math.inf
+            self.deadline = self.proxy.now + self.proxy.limits.answer_within if granted else math.inf
 
     def flow(self) -> None:
         if not self._held or self.transport.is_closing():
@@ -209,12 +218,12 @@ class Caller(asyncio.Protocol):
         self._held = False
         self.transport.resume_reading()
         if self._state == _BODY:
-            self.deadline = self.proxy.time() + self.proxy.limits.body_within
+            self.deadline = self.proxy.now + self.proxy.limits.body_within
 
     def pause_writing(self) -> None:
         self.clogged = True
         self._unsent = math.inf
-        self.deadline = self.proxy.time() + self.proxy.limits.send_within
+        self.deadline = self.proxy.now + self.proxy.limits.send_within
         exchange = self._exchange
         if exchange is not None and exchange.replica is not None:
             exchange.replica.hold()
@@ -223,10 +232,10 @@ class Caller(asyncio.Protocol):
         self.clogged = False
         exchange = self._exchange
         if exchange is not None and exchange.replica is not None:
-            self.deadline = math.inf if exchange.answered else self.proxy.time() + self.proxy.limits.answer_within
+            self.deadline = math.inf if exchange.answered else self.proxy.now + self.proxy.limits.answer_within
             exchange.replica.flow()
         elif self._state == _HEAD:
-            self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+            self.deadline = self.proxy.now + self.proxy.limits.keep_alive
             self._again()
 
     # What its exchange says.
@@ -235,10 +244,10 @@ class Caller(asyncio.Protocol):
         """The engine or the pool has to act: no deadline of ours."""
         self.deadline = math.inf
 
-    def sent(self, now: float) -> None:
+    def sent(self) -> None:
         """What has come of the request is on its way to the replica."""
         if self._state == _NEXT:
-            self.deadline = now + self.proxy.limits.answer_within
+            self.deadline = self.proxy.now + self.proxy.limits.answer_within
         else:
             self.flow()
 
@@ -253,21 +262,15 @@ class Caller(asyncio.Protocol):
 
     def _framing(self, exchange: Exchange, head: AnswerHead) -> bytes:
         """How the answer's body ends and whether the connection stays, as header lines."""
-        request = exchange.head
-        framing = b""
+        minor = exchange.head.minor
         if head.status == 101:
-            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or request.upgrade)
-        if not exchange.complete or self.proxy.closing or (head.length < 0 and not request.minor):
+            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or exchange.head.upgrade)
+        if not exchange.complete or self.proxy.closing or (head.length < 0 and not minor):
             self._keep = False
-        if head.stated:
-            framing = b"Content-Length: %b\r\n" % head.stated
-        elif head.length < 0 and request.minor:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        if not self._keep:
-            framing += b"Connection: close\r\n"
-        elif not request.minor:
-            framing += b"Connection: keep-alive\r\n"
-        return framing
+        if self._keep and minor:
+            return head.framing
+        framing = head.framing if minor or head.stated else b""
+        return framing + (b"Connection: keep-alive\r\n" if self._keep else b"Connection: close\r\n")
 
     def tunnel(self, replica: Replica) -> None:
         self._state = _TUNNEL
@@ -298,7 +301,7 @@ class Caller(asyncio.Protocol):
             self._linger(self._state == _BODY or bool(self._buffer))
             return
         self._state = _HEAD
-        self.deadline = self.proxy.time() + self.proxy.limits.keep_alive
+        self.deadline = self.proxy.now + self.proxy.limits.keep_alive
         if self._buffer:
             # Not from here: a long line of pipelined requests would nest as deep.
             asyncio.get_running_loop().call_soon(self._again)
@@ -326,7 +329,7 @@ class Caller(asyncio.Protocol):
         self._state = _LINGER
         self._buffer = b""
         self._unsent = math.inf
-        self.deadline = self.proxy.time() + self.proxy.limits.linger
+        self.deadline = self.proxy.now + self.proxy.limits.linger
         if self.transport.is_closing():
             return
         if unread and self.transport.can_write_eof():

@@ -28,27 +28,33 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered", "caller", "complete", "head", "id", "lease", "name", "over", "pieces", "replayable", "replays",
-        "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
+        "answered", "begun", "caller", "complete", "head", "id", "lease", "name", "over", "pieces", "replayable",
+        "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
     )  # fmt: skip
 
-    def __init__(self, caller: Caller, head: RequestHead, call_id: str, target: Target | None, started: float) -> None:
+    def __init__(
+        self, caller: Caller, head: RequestHead, target: Target | None, payload: bytes, complete: bool
+    ) -> None:
+        """`payload`: what has come of the body; `complete`: it is all of it."""
         self.caller = caller
         self.head = head
-        self.id = call_id
-        self.name = name = call_id.encode()  # the same in bytes
+        self.started = caller.proxy.time()
+        self.id = head.request_id or caller.proxy.new_id()
+        self.name = name = self.id.encode()  # the same in bytes
         self.target = target  # None: the control plane
         self.lease: Lease | None = None
         self.replica: Replica | None = None
         self.waiting = False
         self.over = False
-        self.complete = head.length == 0  # the request has come in whole
+        self.complete = complete  # the request has come in whole
+        self.begun = complete or bool(payload)  # some of its body has come
         self.answered = False  # the caller got the head of an answer
         self.replays = 0
-        self.started = started
         self.router = 0.0  # seconds the router itself took, up to the forwarding
         # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
         wire = to_replica(head, head.path if target is None else target.path, caller.forwarded, name)
+        if payload or (complete and head.length):
+            wire += self._coded(payload)
         self.sent = [wire]
         self.sent_bytes = len(wire)
         self.pieces = 0  # writes to the replica
@@ -72,11 +78,9 @@ class Exchange:
 
     def body(self, payload: bytes, complete: bool) -> None:
         """The next payload bytes of the request."""
-        if self.head.length == CHUNKED:
-            payload = chunk(payload) if payload else b""
-            if complete:
-                payload += LAST
         self.complete = complete
+        self.begun = True
+        payload = self._coded(payload)
         if not payload:
             return
         self.sent_bytes += len(payload)
@@ -90,6 +94,14 @@ class Exchange:
             self.sent.append(payload)
             if self.sent_bytes > self.caller.proxy.limits.replay_bytes:
                 self._forget_sent()
+
+    def _coded(self, payload: bytes) -> bytes:
+        """As it goes on the wire."""
+        if self.head.length == CHUNKED:
+            payload = chunk(payload) if payload else b""
+            if self.complete:
+                payload += LAST
+        return payload
 
     def full(self) -> bool:
         """No more of the request should be read for now."""
@@ -152,18 +164,20 @@ class Exchange:
         """The replica is free for this exchange: send what has come so far."""
         caller, sent = self.caller, self.sent
         self.replica = replica
-        if self.head.expect and not self.complete and len(sent) == 1 and not self.replays:
+        if self.head.expect and not self.begun and not self.replays:
             caller.transport.write(_CONTINUE)
         wire = sent[0] if len(sent) == 1 else b"".join(sent)
-        now = caller.proxy.time()
         lease = self.lease
-        self.router = max(0.0, now - self.started - (lease.parked if lease is not None else 0.0))
+        router = caller.proxy.time() - self.started
+        if lease is not None and lease.parked:
+            router = max(0.0, router - lease.parked)
+        self.router = router
         self.pieces = 1
         replica.begin(self, lease)
         replica.transport.write(wire)
         if self.sent_bytes > caller.proxy.limits.replay_bytes:
             self._forget_sent()
-        caller.sent(now)
+        caller.sent()
 
     def unreachable(self, why: Exception) -> None:
         """Nothing took the connection, so nothing was acted on."""

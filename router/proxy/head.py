@@ -64,7 +64,7 @@ class RequestHead:
         self.keep = minor == 1  # the caller's connection stays open
         self.expect = False
         self.upgrade = b""
-        self.request_id = b""
+        self.request_id = ""
         self.queue_within: float | None = None
         self.passed: list[bytes] = []
         self.opening = b""
@@ -92,6 +92,8 @@ class Requests:
         """
         limits = self._limits
         lines = block.split(b"\r\n")
+        if not lines[0] and len(lines) > 1:  # one empty line before a request is let pass (RFC 9112, 2.2)
+            del lines[0]
         head = _read_start(lines[0], limits)
         if len(lines) > limits.max_headers + 1:
             many = len(lines) - 1
@@ -134,6 +136,8 @@ class Requests:
 
 def check_partial(data: bytes, limits: Limits) -> None:
     """Refuses the start of a head that cannot become a right one, without waiting for its end."""
+    if data[:2] == b"\r\n":
+        data = data[2:]
     if data in (b"", b"\r"):
         return
     if not b"A" <= data[:1] <= b"Z":
@@ -235,7 +239,7 @@ def _read_wishes(head: RequestHead, special: dict[int, bytes]) -> None:
         head.expect = head.minor == 1 and head.length != 0
     wished = special.get(ID)
     if wished is not None and _SANE_ID.fullmatch(wished):
-        head.request_id = wished
+        head.request_id = wished.decode()
     within = special.get(QUEUE)
     if within is not None:
         try:

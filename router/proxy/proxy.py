@@ -29,6 +29,7 @@ class Proxy:
         self.pool = Pool(calls, limits.max_idle)
         self.closing = False
         self.time = time.monotonic
+        self.now = self.time()  # at the last tick: good enough for deadlines
         self._callers: set[Caller] = set()
         self._tick_due: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
@@ -70,6 +71,7 @@ class Proxy:
     def opened(self, caller: Caller) -> None:
         self._callers.add(caller)
         if self._tick_due is None:
+            self.now = self.time()
             self._tick_due = asyncio.get_running_loop().call_later(self._tick_every, self._tick)
 
     def closed(self, caller: Caller) -> None:
@@ -85,7 +87,7 @@ class Proxy:
 
     def _tick(self) -> None:
         # One look at all connections costs less than a timer for each request.
-        now = self.time()
+        now = self.now = self.time()
         for caller in list(self._callers):
             if caller.deadline <= now:
                 caller.overdue(now)
