@@ -262,9 +262,9 @@ class Caller(asyncio.Protocol):
 
     def _framing(self, exchange: Exchange, head: AnswerHead) -> bytes:
         """How the answer's body ends and whether the connection stays, as header lines."""
-        minor = exchange.head.minor
         if head.status == 101:
             return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or exchange.head.upgrade)
+        minor = exchange.head.minor
         if not exchange.complete or self.proxy.closing or (head.length < 0 and not minor):
             self._keep = False
         if self._keep and minor:

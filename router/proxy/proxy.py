@@ -45,7 +45,7 @@ class Proxy:
     def new_id(self) -> str:
         """A request id: unique, not secret."""
         self._id_count += 1
-        return f"{self._id_start}{self._id_count:08x}"
+        return f"{self._id_start}-{self._id_count}"
 
     async def close(self, within: float) -> None:
         """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.

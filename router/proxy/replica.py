@@ -241,10 +241,9 @@ class Replica(asyncio.Protocol):
         exchange.caller.finished()
 
     def _reusable(self, exchange: Exchange) -> bool:
-        if not self._keep or self._spoiled or not exchange.complete or self.clogged:
+        if not self._keep or self._spoiled or not exchange.complete:
             return False
-        # A small request has left in one write by the time its answer is here; of a large one a rest may be unsent.
-        return exchange.replayable or self.transport.get_write_buffer_size() == 0
+        return self.transport.get_write_buffer_size() == 0  # no rest of the request, which this answer did not need
 
     def _bad(self, error: TorporError) -> None:
         """Not HTTP: the connection is dropped, and with it whatever the replica still says."""
