@@ -75,7 +75,7 @@ class Bentos:
             shutil.rmtree(part, ignore_errors=True)
 
     def needs(self, tag: str) -> Needs:
-        """What running the bento takes. Raises InvalidService, or ModelNotFound for a model that is not in the store."""
+        """What running the bento takes. Raises InvalidService, or ModelNotFound for a model not in the store."""
         path = self.path(tag)
         try:
             manifest: dict[str, Any] = yaml.load((path / "bento.yaml").read_text(), Loader=_loader())
@@ -131,7 +131,7 @@ def _unpack(tar: Path, target: Path) -> None:
                 size += member.size
                 if files > FILES_MAX or size > UNPACKED_MAX:
                     raise BodyTooLarge(
-                        f"the bento holds more than {FILES_MAX} files or {UNPACKED_MAX} bytes\nexclude what it does not need"
+                        f"the bento holds more than {FILES_MAX} files or {UNPACKED_MAX} bytes\nexclude some of it"
                     )
                 if not (member.isfile() or member.isdir()):
                     raise BadRequest(f"{member.name!r} in the archive is neither file nor folder\nresolve links first")

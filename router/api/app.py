@@ -91,7 +91,7 @@ class ControlPlane:
         return front
 
     def quiet(self, endpoint: str, path: str) -> Response:
-        """What is known without a replica: a sleeping endpoint is healthy, and its schema is that of its first start."""
+        """What is known without a replica: a sleeping endpoint is healthy, its schema is that of its first start."""
         if path.startswith("/schema.json"):
             return JSONResponse(self.views.endpoint(endpoint)["schema"])
         if path.startswith("/metrics"):

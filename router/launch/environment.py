@@ -14,6 +14,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+import torpor
 from torpor.errors import InvalidService
 
 LAST_LINES = 8
@@ -48,12 +49,14 @@ class Environments:
         await _run(tell, *_uv(), "venv", "--quiet", "--python", sys.executable, str(home))
         own = [f"{name}=={importlib.metadata.version(name)}" for name in ("bentoml", "uvloop", "httptools", "uvicorn")]
         await _run(tell, *_uv(), "pip", "install", "--python", str(python), *own, "websockets", *requirements)
-        # torpor itself comes from where it runs: the host must be the router's own version.
-        purelib = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
-        import torpor
+        _complete(home, requirements)
 
-        Path(purelib, "torpor-host.pth").write_text(str(Path(torpor.__file__).parent.parent) + "\n")
-        (home / "complete").write_text("\n".join(requirements))
+
+def _complete(home: Path, requirements: tuple[str, ...]) -> None:
+    """torpor itself comes from where it runs: the host must be the router's own version."""
+    purelib = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
+    Path(purelib, "torpor-host.pth").write_text(str(Path(torpor.__file__).parent.parent) + "\n")
+    (home / "complete").write_text("\n".join(requirements))
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:

@@ -61,14 +61,14 @@ class Engine:
         self._serial = 0
         self._inbox: deque[ev.Event] = deque()
         self._stepping = False
-        self._tasks: TaskGroup | None = None
+        self._work: deque[ef.Start | ef.Stop] = deque()
         self._nudged = anyio.Event()
         self._wakes_at = math.inf
         self._trials: dict[str, Trial] = {}
         self._falling_asleep: dict[str, list[anyio.Event]] = {}
         self._perform: dict[type, Callable[[Any], None]] = {
-            ef.Start: lambda e: self._spawn(self._start, e),
-            ef.Stop: lambda e: self._spawn(self._stop, e),
+            ef.Start: self._hand_over,
+            ef.Stop: self._hand_over,
             ef.Grant: self._grant,
             ef.Refuse: self._refuse,
             ef.Proved: self._proved,
@@ -80,10 +80,10 @@ class Engine:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Performs starts and stops and watches the deadlines until it is cancelled; then nothing may run any more."""
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
             task_status.started()
             while True:
                 self._nudged = anyio.Event()
+                self._spawn(tasks)
                 at = self.schedule.next_deadline()
                 self._wakes_at = math.inf if at is None else at
                 with anyio.move_on_after(max(0.0, self._wakes_at - self._clock())):
@@ -267,9 +267,18 @@ class Engine:
         for over in self._falling_asleep.pop(effect.endpoint, []):
             over.set()
 
-    def _spawn(self, work: Callable[[Any], Any], effect: ef.Start | ef.Stop) -> None:
-        assert self._tasks is not None, "the engine does not run"
-        self._tasks.start_soon(work, effect)
+    def _hand_over(self, effect: ef.Start | ef.Stop) -> None:
+        """For `run` to perform: an event may be told outside of any task, by a connection or a descriptor."""
+        self._work.append(effect)
+        self._nudged.set()
+
+    def _spawn(self, tasks: TaskGroup) -> None:
+        while self._work:
+            effect = self._work.popleft()
+            if isinstance(effect, ef.Start):
+                tasks.start_soon(self._start, effect)
+            else:
+                tasks.start_soon(self._stop, effect)
 
     async def _start(self, effect: ef.Start) -> None:
         try:

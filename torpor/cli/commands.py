@@ -266,15 +266,11 @@ def models(as_json: bool) -> None:
     """List the exported models of the local model store."""
     import bentoml
 
-    found = [
-        {
-            "tag": str(model.tag),
-            "task": model.info.metadata.get("task", ""),
-            "precisions": list(model.info.metadata.get("precisions", ())),
-            "source": model.info.metadata.get("source", ""),
-        }
-        for model in bentoml.models.list()
-        if "precisions" in model.info.metadata
+    cards: list[tuple[str, Any]] = [(str(model.tag), model.info.metadata) for model in bentoml.models.list()]
+    found: list[dict[str, Any]] = [
+        {"tag": tag, **{key: card.get(key, "") for key in ("task", "precisions", "source")}}
+        for tag, card in cards
+        if "precisions" in card
     ]
     if as_json:
         return show.as_json(found)

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torpor.errors import InvalidService, ModelNotFound
 
@@ -116,7 +117,7 @@ def _is_tag(source: str) -> bool:
     return True
 
 
-def _from_folder(folder: Path) -> object:
+def _from_folder(folder: Path) -> Any:
     import bentoml
 
     if (folder / "bentofile.yaml").is_file():

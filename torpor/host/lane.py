@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from typing import Any
 
 from _bentoml_impl.server.app import ServiceAppFactory
-from bentoml._internal.container import BentoMLContainer
 from bentoml._internal.runner.container import AutoContainer
 from bentoml._internal.utils.uri import join_paths
 from starlette.requests import Request
@@ -154,7 +153,7 @@ class Lane:
         call = asyncio.ensure_future(self._call(name, scope, receive, begin))
         WORK.reset(token)
         timer = asyncio.get_running_loop().call_later(self._timeout, _cancel, begun)
-        call.add_done_callback(lambda _: begun.done() or begun.set_result(None))
+        call.add_done_callback(lambda _: None if begun.done() else begun.set_result(None))
         try:
             await asyncio.wait((begun,))
             if not begun.cancelled():
@@ -215,7 +214,3 @@ def in_flight_limit(factory: Factory) -> int | None:
     """How many calls the service takes at once, None for any number; above it BentoML answers 429."""
     limit = factory.max_concurrency
     return int(limit) if limit else None
-
-
-def metrics_enabled() -> bool:
-    return bool(BentoMLContainer.api_server_config.metrics.enabled.get())

@@ -63,7 +63,7 @@ def log_to_stderr() -> None:
     """BentoML's own logging, on the log file that is our standard error."""
     from bentoml._internal.log import configure_server_logging
 
-    configure_server_logging()
+    configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
