@@ -12,7 +12,7 @@ from router.proxy.chunks import BadChunk, Chunks
 from router.proxy.exchange import Exchange
 from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial
 from router.proxy.refusal import refusal
-from router.proxy.stamp import to_caller, with_own_timing
+from router.proxy.stamp import to_caller
 from torpor.errors import BadRequest, TorporError
 
 if TYPE_CHECKING:
@@ -256,9 +256,7 @@ class Caller(asyncio.Protocol):
         exchange.answered = True
         exchange.replayable = False
         self.deadline = math.inf
-        if lease is not None:
-            timing = with_own_timing(timing, lease, exchange.router)
-        return to_caller(head, exchange.name, timing, lease, self._framing(exchange, head))
+        return to_caller(head, exchange.name, timing, lease, exchange.router, self._framing(exchange, head))
 
     def _framing(self, exchange: Exchange, head: AnswerHead) -> bytes:
         """How the answer's body ends and whether the connection stays, as header lines."""

@@ -227,8 +227,9 @@ class Replica(asyncio.Protocol):
         if self._keep or self._spoiled or lease is None:
             self._lease = None
             self._state = _IDLE
-            if self._reusable(exchange):
-                self.flow()
+            if self._keep and not self._spoiled and exchange.complete and self._drained():
+                if self._paused:
+                    self.flow()
                 self._pool.put(self)
             else:
                 self.transport.abort()
@@ -240,10 +241,9 @@ class Replica(asyncio.Protocol):
             self.flow()
         exchange.caller.finished()
 
-    def _reusable(self, exchange: Exchange) -> bool:
-        if not self._keep or self._spoiled or not exchange.complete:
-            return False
-        return self.transport.get_write_buffer_size() == 0  # no rest of the request, which this answer did not need
+    def _drained(self) -> bool:
+        """No rest of the request is unsent, which its answer did not need."""
+        return self.transport.get_write_buffer_size() == 0
 
     def _bad(self, error: TorporError) -> None:
         """Not HTTP: the connection is dropped, and with it whatever the replica still says."""

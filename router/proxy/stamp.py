@@ -10,6 +10,9 @@ from router.proxy.calls import Lease
 from router.proxy.head import CHUNKED, RequestHead
 
 _PHASE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_ANSWER: Final = b"%b\r\nServer-Timing: %brouter;dur=%.3f\r\nX-Torpor-Cold-Start: %b\r\nX-Request-Id: %b\r\n%b\r\n"
+_COLD: Final = b"true"
+_WARM: Final = b"false"
 _BODIED: Final = frozenset((b"POST", b"PUT", b"PATCH"))  # a body is expected of them, so its absence is stated
 
 
@@ -37,27 +40,26 @@ def _opening(head: RequestHead, path: bytes, forwarded: bytes) -> bytes:
     return b"\r\n".join(parts)
 
 
-def to_caller(head: AnswerHead, call_id: bytes, timing: bytes, lease: Lease | None, framing: bytes) -> bytes:
-    """The answer's head as the caller sees it. `framing`: whole lines, or nothing."""
-    if lease is not None:
-        cold = b"true" if lease.cold else b"false"
-        return b"%b\r\nServer-Timing: %b\r\nX-Torpor-Cold-Start: %b\r\nX-Request-Id: %b\r\n%b\r\n" % (
-            head.opening,
-            timing,
-            cold,
-            call_id,
-            framing,
-        )
-    stated = b"Server-Timing: %b\r\n" % timing if timing else b""
-    return b"%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (head.opening, stated, call_id, framing)
+def to_caller(
+    head: AnswerHead, call_id: bytes, timing: bytes, lease: Lease | None, router: float, framing: bytes
+) -> bytes:
+    """The answer's head as the caller sees it.
+
+    `timing`: the replica's Server-Timing; `router`: seconds the router took; `framing`: whole lines, or nothing.
+    """
+    if lease is None:
+        stated = b"Server-Timing: %b\r\n" % timing if timing else b""
+        return b"%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (head.opening, stated, call_id, framing)
+    if timing:
+        timing += b", "
+    if lease.parked or lease.phases:
+        timing += _waking(lease)
+    return _ANSWER % (head.opening, timing, router * 1000, _COLD if lease.cold else _WARM, call_id, framing)
 
 
-def with_own_timing(timing: bytes, lease: Lease, router: float) -> bytes:
-    """The replica's Server-Timing and ours. `router`: seconds."""
-    own = b"router;dur=%.3f" % (router * 1000)
+def _waking(lease: Lease) -> bytes:
+    """The phases of the start, and the time parked, as the beginning of a Server-Timing."""
+    phases = [(phase, seconds) for phase, seconds in lease.phases.items() if _PHASE.fullmatch(phase)]
     if lease.parked:
-        own = b"park;dur=%.3f, %b" % (lease.parked * 1000, own)
-    for phase, seconds in lease.phases.items():
-        if _PHASE.fullmatch(phase):
-            own = b"%b;dur=%.3f, %b" % (phase.encode(), seconds * 1000, own)
-    return b"%b, %b" % (timing, own) if timing else own
+        phases.append(("park", lease.parked))
+    return b"".join(b"%b;dur=%.3f, " % (phase.encode(), seconds * 1000) for phase, seconds in phases)
