@@ -33,7 +33,7 @@ def ask_torch(source: Source, task: str, texts: Sequence[str]) -> Reference:
     torch.set_num_threads(1)
     kind = AutoModelForSequenceClassification if task == "text-classification" else AutoModel
     model = kind.from_pretrained(source.folder, local_files_only=True, dtype=torch.float32).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
 
     def answer(text: str) -> Floats:
         batch = tokenizer([text], truncation=True, max_length=source.max_tokens, padding=True, return_tensors="pt")

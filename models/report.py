@@ -7,8 +7,8 @@ from typing import IO, Any
 
 from models.export import Exported
 
-# Column title, key of the report's row, how a value is written.
-COLUMNS = (
+# Title, key of the report's row, how a value is written.
+FIGURES = (
     ("variant", "variant", "{}"),
     ("max abs error", "max_abs_error", "{:.2g}"),
     ("mean cosine", "cosine_mean", "{:.5f}"),
@@ -27,30 +27,32 @@ COLUMNS = (
 )
 
 
-def cells(report: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table; a column that no variant fills is left out."""
-    used = [column for column in COLUMNS if any(column[1] in row for row in report)]
-    return [title for title, _, _ in used], [[_cell(row.get(key), form) for _, key, form in used] for row in report]
+def cells(report: list[dict[str, Any]]) -> list[list[str]]:
+    """The table's rows: a figure each, a column for each variant. A figure that no variant has is left out."""
+    used = [figure for figure in FIGURES if any(figure[1] in row for row in report)]
+    return [[title, *(_cell(row.get(key), form) for row in report)] for title, key, form in used]
 
 
 def print_report(exported: Exported, stream: IO[str] | None = None) -> None:
     """Prints the table, with rich on a terminal and as plain columns elsewhere, and where the model is."""
     stream = stream or sys.stdout
-    titles, rows = cells(exported.card["report"])
+    rows = cells(exported.card["report"])
     if stream.isatty():
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*titles)
-        for row in rows:
+        table = Table(rows[0][0])
+        for name in rows[0][1:]:
+            table.add_column(name, justify="right")
+        for row in rows[1:]:
             table.add_row(*row)
         Console(file=stream).print(table)
     else:
-        widths = [max(len(row[at]) for row in [titles, *rows]) for at in range(len(titles))]
-        for row in [titles, *rows]:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=stream)
     if exported.card["worse"]:
-        print(f"kept with --allow-worse: {', '.join(exported.card['worse'])} is below the gate's bounds", file=stream)
+        print(f"kept with --allow-worse: {', '.join(exported.card['worse'])}, below the gate's bounds", file=stream)
     print(f"{exported.model.tag} {'is already there' if exported.reused else 'stored'}", file=stream)
 
 

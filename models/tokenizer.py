@@ -26,7 +26,7 @@ def write_tokenizer(source: Source, texts: Sequence[str], folder: Path) -> str:
     """
     from transformers import AutoTokenizer
 
-    fast: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    fast: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     tokenizer: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
     if tokenizer is None:
         raise BadRequest(

@@ -148,8 +148,7 @@ class Client:
                     response.read()
                     raise flow.error_of(answer_of(response))
                 text = response.headers.get("content-type", "").startswith("text/")
-                for chunk in response.iter_text() if text else response.iter_bytes():
-                    yield chunk
+                yield from response.iter_text() if text else response.iter_bytes()
 
     def _upload(self, path: str, folder: Path) -> flow.Answer:
         with translated(self.url):
