@@ -132,8 +132,7 @@ class Client:
             if response.status_code >= 400:
                 response.read()
                 raise flow.error_of(answer_of(response))
-            for line in response.iter_lines():
-                yield line
+            yield from response.iter_lines()
 
     def _call(self, method: Method, ask: Ask) -> Any:
         flow_ = flow.patient(lambda left: replace(ask, within=left), self.answer_within)
