@@ -151,8 +151,8 @@ class Router:
         """Has the fork-servers import what the endpoints need, so that the first call after a restart is quick."""
         for entry in list(self.catalog.endpoints.values()):
             try:
-                plan: Plan = await self.deploys.plan(entry.name, entry.revision)
-                await self.launcher.preload(plan.python, plan.modules)
+                plan = await self.deploys.plan(entry.name, entry.revision)
+                await self.launcher.prepare(plan)
             except TorporError as error:
                 log.warning("endpoint %s: %s", entry.name, error.message.partition("\n")[0])
 

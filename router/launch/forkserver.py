@@ -95,7 +95,7 @@ class ForkServer:
     async def preload(self, modules: Sequence[str]) -> None:
         """Has modules imported before the next fork; those that start threads are skipped over there."""
         wanted = [m for m in modules if m not in self.preloaded]
-        if modules and not wanted:
+        if not wanted and self.ready:
             return
         self.preloaded.update(wanted)
         answer = asyncio.get_running_loop().create_future()

@@ -70,19 +70,17 @@ class ProcessLauncher:
             os.close(self._run_fd)
             self._run_fd = -1
 
-    async def preload(self, python: Path, modules: tuple[str, ...]) -> None:
-        """Makes an environment's fork-server ready for replicas that import these modules."""
-        server = await self._server(python)
-        await server.preload(modules)
-
     # The engine's Launcher
+
+    async def prepare(self, plan: Plan) -> None:
+        server = await self._server(plan.python)
+        await server.preload(plan.modules)
 
     async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         under_way = self._starting[replica] = asyncio.Event()
         try:
             server = await self._server(plan.python)
-            if not plan.learn:
-                await server.preload(plan.modules)
+            await server.preload(plan.modules)
             forked = self._fork(server, replica, plan, tell)
             await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
         finally:

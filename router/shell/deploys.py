@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +102,7 @@ class Deploys:
             plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
             learned = await self._try(plan, request.settings)  # 3
             try:
+                await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
                 entry = self._entry(request, revision, learned, before)
                 await self._move_port(before, entry)  # 4
                 await self._records.put(entry)  # 5

@@ -29,6 +29,10 @@ class Plan:
 class Launcher(Protocol):
     """The way replicas are started. What happens to a replica is told by `tell`, at last and always Exited."""
 
+    async def prepare(self, plan: Plan) -> None:
+        """Does what can be done before a start, so that the start is quick. Raises TorporError."""
+        ...
+
     async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         """Returns when the replica's process exists. Raises TorporError: then there is none, and nothing is told."""
         ...
