@@ -1,0 +1,33 @@
+"""`python -m bench NAME [--json]`: torpor and its peers, interleaved, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from bench.table import show
+
+BENCHES = {
+    "cold": "a call at zero replicas to the last byte of its answer, beside `bentoml serve`",
+    "proxy": "the router's proxy beside nginx",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=[*BENCHES, "all"], help="; ".join(f"{n}: {what}" for n, what in BENCHES.items()))
+    parser.add_argument("--json", action="store_true", help="one JSON object a bench")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds of the cold starts")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one load of the proxy")
+    options = parser.parse_args()
+    missed = False
+    for name in BENCHES if options.name == "all" else [options.name]:
+        conditions, rows = importlib.import_module(f"bench.{name}").run(options)
+        show(name, conditions, rows, options.json)
+        missed = missed or not all(row.met for row in rows)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
