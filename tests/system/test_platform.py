@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -91,7 +92,6 @@ def test_an_unreachable_platform_is_an_error_of_its_own() -> None:
     from click.testing import CliRunner
 
     from torpor.cli.commands import cli
-    from torpor.errors import PlatformUnreachable
 
-    result = CliRunner().invoke(cli, ["--url", "http://127.0.0.1:9", "ls"])
-    assert isinstance(result.exception, PlatformUnreachable)
+    result = CliRunner().invoke(cli, ["--url", "http://127.0.0.1:9", "ls", "--json"])
+    assert (result.exit_code, json.loads(result.output)["code"]) == (6, "platform_unreachable")

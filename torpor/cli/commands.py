@@ -15,24 +15,31 @@ import torpor
 from torpor.cli import platform, show
 from torpor.errors import BadRequest, TorporError
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+def remembered(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> bool:
+    ctx.meta[show.AS_JSON] = wanted
+    return wanted
+
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, callback=remembered, help="Print JSON.")
+
+
+class Torpor(click.Group):
+    """Errors of the tree become two lines (JSON where JSON was asked for) and an exit code of their class."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TorporError as error:
+            raise show.Failed(error, bool(ctx.meta.get(show.AS_JSON))) from error
 
 
 def run() -> None:
-    """Parses and runs; errors of the tree become two lines and an exit code of their class."""
-    try:
-        cli.main(standalone_mode=True)
-    except TorporError as error:
-        if "--json" in sys.argv:
-            print(json.dumps(error.body()))
-        else:
-            print(error.message, file=sys.stderr)
-            for line in error.detail.get("log", ()):
-                print(f"  | {line}", file=sys.stderr)
-        sys.exit(show.exit_code(error))
+    """Parses and runs."""
+    cli()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Torpor, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(torpor.__version__, prog_name="torpor")
 @click.option("--url", envvar="TORPOR_URL", help="The platform's address.")
 @click.pass_context
@@ -83,10 +90,17 @@ def down(data: str | None, as_json: bool) -> None:
 @click.option("--name", required=True, help="The endpoint's name.")
 @click.option("--env", "-e", multiple=True, metavar="KEY=VALUE", help="An environment variable of the replicas.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, such as idle_after=60.")
+@click.option("--port", type=int, help="A TCP port of the endpoint's own.")
 @AS_JSON
 @click.pass_obj
 def deploy(
-    url: str | None, source: str, name: str, env: tuple[str, ...], settings: tuple[str, ...], as_json: bool
+    url: str | None,
+    source: str,
+    name: str,
+    env: tuple[str, ...],
+    settings: tuple[str, ...],
+    port: int | None,
+    as_json: bool,
 ) -> None:
     """Deploy a service folder, a module:Class, or a built bento's tag."""
     err = Console(stderr=True, highlight=False)
@@ -94,10 +108,9 @@ def deploy(
     def tell(phase: str, detail: str) -> None:
         err.print(f"{phase:<22} {detail}" if detail else phase, soft_wrap=True)
 
+    chosen = {key: value(text) for key, text in pairs(settings).items()} | ({} if port is None else {"port": port})
     with client(url) as platform_:
-        view = platform_.deploy(
-            source, name, env=pairs(env), settings={k: value(v) for k, v in pairs(settings).items()}, tell=tell
-        )
+        view = platform_.deploy(source, name, env=pairs(env), settings=chosen, tell=tell)
     if as_json:
         show.as_json(view)
     else:
@@ -161,7 +174,7 @@ def show_(url: str | None, name: str, as_json: bool) -> None:
 @click.argument("method")
 @click.option("--json", "body", help="The arguments as one JSON object.")
 @click.option("--arg", "-a", multiple=True, metavar="KEY=VALUE", help="One argument; VALUE is JSON or else text.")
-@click.option("--file", "-f", "files", multiple=True, metavar="KEY=@PATH", help="A file argument.")
+@click.option("--file", "-f", "files", multiple=True, metavar="KEY=@PATH", help="A file; @PATH: as the body.")
 @click.option("--queue-within", type=float, help="Seconds to wait for a replica at most.")
 @click.pass_obj
 def call(
@@ -174,20 +187,35 @@ def call(
     queue_within: float | None,
 ) -> None:
     """Call an endpoint's method and print its answer."""
-    arguments: Any = {}
+    given, arguments = arguments_of(body, arg, files)
+    with client(url) as platform_:
+        endpoint = platform_.endpoint(name, queue_within=queue_within)
+        known = endpoint.methods().get(method)
+        if known is not None and known.input.get("root_input") and body is not None and not given:
+            given, arguments = (arguments,), {}  # the whole body is one object
+        printed(endpoint.call(method, *given, **arguments))
+
+
+def arguments_of(body: str | None, arg: tuple[str, ...], files: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
+    """The positional and the named arguments of a call."""
+    given: tuple[Any, ...] = ()
+    named: Any = {}
     if body is not None:
         try:
-            arguments = json.loads(body)
+            named = json.loads(body)
         except ValueError as error:
             raise BadRequest(f"--json is not JSON: {error}\ngive one object, such as '{{\"texts\": []}}'") from None
-    positional: tuple[Any, ...] = ()
-    if not isinstance(arguments, dict):
-        positional, arguments = (arguments,), {}
-    arguments |= {key: value(text) for key, text in pairs(arg).items()}
-    arguments |= {key: open_path(text) for key, text in pairs(files).items()}
-    with client(url) as platform_:
-        answer = platform_.endpoint(name, queue_within=queue_within).call(method, *positional, **arguments)
-        printed(answer)
+    if not isinstance(named, dict):
+        given, named = (named,), {}
+    named |= {key: value(text) for key, text in pairs(arg).items()}
+    several: dict[str, list[Any]] = {}
+    for item in files:
+        if item.startswith("@"):
+            given += (open_path(item),)
+        else:
+            ((key, path),) = pairs((item,)).items()
+            several.setdefault(key, []).append(open_path(path))
+    return given, named | {key: paths if len(paths) > 1 else paths[0] for key, paths in several.items()}
 
 
 def printed(answer: Any) -> None:

@@ -6,14 +6,34 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import IO, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from torpor.errors import FixTheCall, GaveUp, NeverArrived, TorporError, TryLater
 
 CODES: tuple[tuple[type[TorporError], int], ...] = ((FixTheCall, 3), (TryLater, 4), (GaveUp, 5), (NeverArrived, 6))
+AS_JSON = "torpor.as_json"  # where a command's context keeps whether JSON was asked for
+
+
+class Failed(click.ClickException):
+    """An error of the tree, as the command line ends with it."""
+
+    def __init__(self, error: TorporError, as_json: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.exit_code = exit_code(error)  # type: ignore[misc]  # per instance: it depends on the error's class
+        self._as_json = as_json
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        if self._as_json:
+            return as_json(self.error.body())
+        print(self.error.message, file=sys.stderr)
+        for line in self.error.detail.get("log", ()):
+            print(f"  | {line}", file=sys.stderr)
+        return None
 
 
 def exit_code(error: TorporError) -> int:
