@@ -13,7 +13,7 @@ from rich.console import Console
 
 import torpor
 from torpor.cli import platform, show
-from torpor.errors import BadRequest, TorporError
+from torpor.errors import BadRequest, NotFound, TorporError
 
 
 def remembered(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> bool:
@@ -292,8 +292,10 @@ def export(arguments: tuple[str, ...]) -> None:
 @AS_JSON
 def models(as_json: bool) -> None:
     """List the exported models of the local model store."""
-    import bentoml
-
+    try:
+        import bentoml
+    except ModuleNotFoundError:
+        raise NotFound("there is no model store: bentoml is not installed\npip install 'torpor[platform]'") from None
     cards: list[tuple[str, Any]] = [(str(model.tag), model.info.metadata) for model in bentoml.models.list()]
     found: list[dict[str, Any]] = [
         {"tag": tag, **{key: card.get(key, "") for key in ("task", "precisions", "source")}}

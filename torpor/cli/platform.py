@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torpor.cli.application import home
 from torpor.client import Client
 from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError
 
@@ -18,26 +19,18 @@ UP_WITHIN = 60.0
 DOWN_WITHIN = 120.0
 
 
-def application() -> Path:
-    """The folder that holds the application: inside of an installed wheel, or the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    return package / "_app" if (package / "_app").is_dir() else package.parent
+def command(part: str, arguments: list[str]) -> list[str]:
+    """The command line of a part of the application."""
+    if not (home() / part).is_dir():
+        raise NotFound(f"torpor's application is not in {home()}\ninstall it: pip install 'torpor[platform]'")
+    return [sys.executable, "-P", "-m", "torpor.cli.application", part, *arguments]
 
 
-def command(module: str, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """A part of the application as a process: its command line and environment."""
-    home = application()
-    if not (home / module).is_dir():
-        raise NotFound(f"torpor's application is not in {home}\ninstall it: pip install 'torpor[platform]'")
-    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def run_here(module: str, arguments: list[str]) -> NoReturn:
+def run_here(part: str, arguments: list[str]) -> NoReturn:
     """Becomes that process."""
-    line, env = command(module, arguments)
+    line = command(part, arguments)
     sys.stdout.flush()
-    os.execve(line[0], line, env)
+    os.execv(line[0], line)
 
 
 def data_folder(data: str | None) -> Path:
@@ -47,12 +40,10 @@ def data_folder(data: str | None) -> Path:
 def up_detached(arguments: list[str], data: Path) -> dict[str, Any]:
     """Starts the router in the background; its address once it answers."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    line, env = command("router", arguments)
+    line = command("router", arguments)
     log = data / "router.log"
     with log.open("ab") as out:
-        router = subprocess.Popen(
-            line, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-        )
+        router = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     give_up = time.monotonic() + UP_WITHIN
     while time.monotonic() < give_up:
         found = read_address(data)
