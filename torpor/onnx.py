@@ -23,15 +23,19 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torpor.errors import ModelNotFound, ProviderMissing
 
 if TYPE_CHECKING:
     import onnxruntime
+
+Opened = tuple["onnxruntime.InferenceSession", dict[str, Any]]
 
 CPU = "CPUExecutionProvider"
 CARD = "card.json"
@@ -53,6 +57,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 log = logging.getLogger("torpor.onnx")
 _opened: list[dict[str, Any]] = []
+_early: dict[Asked, Future[Opened | None]] = {}
+
+
+class Asked(NamedTuple):
+    """What `open_session` was asked for."""
+
+    folder: str
+    precision: str
+    providers: tuple[str, ...]
+    fallback: bool
+    threads: int
 
 
 class StoredModel(Protocol):
@@ -99,40 +114,29 @@ def open_session(
     Raises ModelNotFound when the artifact or the precision is not there, and ProviderMissing when a wanted provider
     is not active and the caller declared no `fallback`.
     """
-    import onnxruntime
-
-    began = time.perf_counter()
-    folder = Path(model if isinstance(model, str | os.PathLike) else model.path)
-    card = read_card(folder)
-    if precision not in card["precisions"]:
-        raise ModelNotFound(
-            f"{folder} holds no {precision} graph, only {', '.join(card['precisions'])}.\n"
-            f"Ask for one of these, or export the model again with --precision {precision}."
-        )
-    wanted = list(providers or [CPU])
-    usable = _usable(wanted, fallback)
-    options = session_options(threads or 1)
-    tuned = usable == [CPU]
-    graph, matched = _tuned_graph(folder, card, precision) if tuned else (_portable(folder, precision), True)
-    if tuned:  # it is optimised already; other providers optimise the portable graph for themselves
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(graph), options, providers=usable)
-    active = session.get_providers()
-    _check(wanted, active, fallback)
-    _opened.append(
-        {
-            "model": f"{folder.parent.name}:{folder.name}",
-            "precision": precision,
-            "provider": active[0],
-            "providers": active,
-            "wanted": wanted,
-            "threads": threads or 1,
-            "tuned": tuned,
-            "fingerprint_match": matched,
-            "seconds": round(time.perf_counter() - began, 4),
-        }
-    )
+    folder = model if isinstance(model, str | os.PathLike) else model.path
+    asked = Asked(os.fspath(folder), precision, tuple(providers or (CPU,)), fallback, threads or 1)
+    early = _early.pop(asked, None)
+    session, facts = (early.result() if early else None) or _open(asked)
+    _opened.append(facts)
     return session
+
+
+def open_early(sessions: Iterable[dict[str, Any]]) -> None:
+    """Starts to open sessions, each in a thread, that `open_session` will be asked for: `opened()` of an earlier start.
+
+    The runtime leaves the interpreter's lock to others meanwhile, so a service is imported at the same time. One that
+    cannot be opened is opened again by who asks for it, and fails there.
+    """
+    for facts in sessions:
+        asked = Asked(facts["folder"], facts["precision"], tuple(facts["wanted"]), facts["fallback"], facts["threads"])
+        _early[asked] = Future()
+        Thread(target=_run_early, args=(asked, _early[asked]), daemon=True).start()
+
+
+def forget_early() -> None:
+    """Lets go of sessions that nobody asked for."""
+    _early.clear()
 
 
 def opened() -> list[dict[str, Any]]:
@@ -181,6 +185,49 @@ def cache_folder() -> Path:
     if own := os.environ.get("TORPOR_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torpor"
+
+
+def _run_early(asked: Asked, answer: Future[Opened | None]) -> None:
+    try:
+        answer.set_result(_open(asked))
+    except Exception:  # the edge of a thread: see `open_early`
+        answer.set_result(None)
+
+
+def _open(asked: Asked) -> Opened:
+    import onnxruntime
+
+    began = time.perf_counter()
+    folder, wanted = Path(asked.folder), list(asked.providers)
+    card = read_card(folder)
+    if asked.precision not in card["precisions"]:
+        raise ModelNotFound(
+            f"{folder} holds no {asked.precision} graph, only {', '.join(card['precisions'])}.\n"
+            f"Ask for one of these, or export the model again with --precision {asked.precision}."
+        )
+    usable = _usable(wanted, asked.fallback)
+    options = session_options(asked.threads)
+    tuned = usable == [CPU]
+    graph, matched = _tuned_graph(folder, card, asked.precision) if tuned else (_portable(folder, asked.precision), True)
+    if tuned:  # it is optimised already; other providers optimise the portable graph for themselves
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(graph), options, providers=usable)
+    active = session.get_providers()
+    _check(wanted, active, asked.fallback)
+    facts = {
+        "model": f"{folder.parent.name}:{folder.name}",
+        "folder": asked.folder,
+        "precision": asked.precision,
+        "provider": active[0],
+        "providers": active,
+        "wanted": wanted,
+        "fallback": asked.fallback,
+        "threads": asked.threads,
+        "tuned": tuned,
+        "fingerprint_match": matched,
+        "seconds": round(time.perf_counter() - began, 4),
+    }
+    return session, facts
 
 
 def _portable(folder: Path, precision: str) -> Path:

@@ -161,6 +161,7 @@ class ProcessLauncher:
                 "state_folder": str(state),
                 "run_folder": str(run),
                 "concurrency": plan.concurrency,
+                "sessions": plan.sessions,
                 "learn": plan.learn,
             }
             try:

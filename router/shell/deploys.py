@@ -207,5 +207,6 @@ def plan_of(
         env=env,
         concurrency=settings.concurrency,
         modules=learned.modules if learned else (),
+        sessions=tuple(learned.facts.get("sessions", ())) if learned else (),
         learn=learned is None,
     )

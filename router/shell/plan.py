@@ -23,6 +23,7 @@ class Plan:
     env: dict[str, str] = field(default_factory=dict)
     concurrency: int = 0
     modules: tuple[str, ...] = ()  # to preload
+    sessions: tuple[dict[str, Any], ...] = ()  # facts of those that the first start opened: to open early
     learn: bool = False  # the first start: report the modules
 
 

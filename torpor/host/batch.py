@@ -70,6 +70,8 @@ class Batches:
 async def _infer(batch: list[Waiting]) -> None:
     try:
         results: Sequence[Any] = await batch[0].infer([each.value for each in batch])
+        if len(results) != len(batch):
+            raise ValueError(f"the method returned {len(results)} results for a batch of {len(batch)}")
     except Exception as error:  # the edge of a task: the service's error is each caller's answer
         for each in batch:
             if not each.answer.done():

@@ -118,7 +118,10 @@ def main() -> None:
     fd = parser.parse_args().control_fd
     for name in SINGLE_THREADED:
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # at its import it would start a thread, and no fork be safe
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    # prometheus_client looks at its import whether there are several processes; each replica sets a folder of its own.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/nonexistent"
     control = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     ForkServer(control).run()

@@ -29,8 +29,15 @@ OWN = (
     "anyio.to_thread",
     "concurrent.futures.thread",
     "numpy",
+    "prometheus_client.exposition",
+    "prometheus_client.multiprocess",
+    "prometheus_client.parser",
+    "bentoml._internal.configuration.v1",
+    "bentoml._internal.configuration.v2",
     "torpor.host.replica",
+    "torpor.host.warm",
 )
+HOOK = "before_fork"  # what a module of ours has done once it is imported, and that starts no thread
 
 
 def threads() -> int:
@@ -59,7 +66,9 @@ def preload(modules: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def _bring(name: str) -> str | None:
     try:
-        importlib.import_module(name)
+        module = importlib.import_module(name)
+        if name.startswith("torpor.") and hasattr(module, HOOK):
+            getattr(module, HOOK)()
     except Exception as error:  # a module of somebody else's may raise anything: it is imported by the replica then
         return f"{type(error).__name__}: {error}"
     return None

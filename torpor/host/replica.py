@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from torpor.host.lane import Factory, Lane, in_flight_limit
 from torpor.host.line import Line
-from torpor.host.service import Unservable, facts, last_lines, learned, load, log_to_stderr
+from torpor.host.service import Unservable, facts, last_lines, learned, load, log_to_stdout, open_early
 
 KEEP_ALIVE = 3600  # seconds; the router closes idle lines, so that it never writes into one that is being closed
 
@@ -45,8 +45,9 @@ class Replica:
         before = set(sys.modules)
         self._set_environment()
         try:
-            log_to_stderr()
-            service = load(self._spec["target"], self._spec["folder"])
+            open_early(self._spec.get("sessions", ()))
+            log_to_stdout()
+            service = load(self._spec["target"], self._spec["folder"], proven=not self._spec["learn"])
             self._phase("import")
             uvloop.run(self._serve(service, before))
         except Exception as error:  # the edge of the process: whatever the service raised is its start's failure

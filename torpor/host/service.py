@@ -6,16 +6,24 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from bentoml._internal.log import configure_server_logging
+
+from torpor.host import warm
 
 
 class Unservable(Exception):
     """The service cannot be served; the message is one sentence."""
 
 
-def load(target: str, folder: str) -> Any:
-    """The service object that `module:attribute` names, with BentoML's configuration and context set up for it."""
+def load(target: str, folder: str, proven: bool = False) -> Any:
+    """The service object that `module:attribute` names, with BentoML's configuration and context set up for it.
+
+    `proven` says that it was loaded before, unchanged: its configuration is not checked again.
+    """
     from _bentoml_sdk import Service
     from bentoml._internal.context import server_context
     from bentoml._internal.utils.uri import join_paths
@@ -38,6 +46,8 @@ def load(target: str, folder: str) -> Any:
         raise Unservable(f"the environment variables {', '.join(missing)} are not set")
     for env in found.envs:
         os.environ.setdefault(env.name, env.value or "")
+    if proven:
+        warm.trust_configuration()
     found.inject_config()
     server_context.service_type = "entry_service"
     server_context.service_name = found.name
@@ -59,11 +69,10 @@ def _only_service(module: Any) -> Any:
     return outer[0]
 
 
-def log_to_stderr() -> None:
-    """BentoML's own logging, on the log file that is our standard error."""
-    from bentoml._internal.log import configure_server_logging
-
-    configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
+def log_to_stdout() -> None:
+    """BentoML's own logging, which the fork-server has set up, at the levels of this replica's environment."""
+    if any(name in os.environ for name in warm.LOG_LEVELS):
+        configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
@@ -75,7 +84,7 @@ def learned(folder: str, before: set[str]) -> list[str]:
     own = os.path.realpath(folder) + os.sep
     out = []
     for name, module in list(sys.modules.items()):
-        if name in before or name == "__main__" or name.partition(".")[0] == "__mp_main__":
+        if name in before or getattr(module, "__name__", "") != name:  # an alias, such as BentoML's LazyLoader makes
             continue
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
         if origin in (None, "built-in", "frozen"):
@@ -85,10 +94,18 @@ def learned(folder: str, before: set[str]) -> list[str]:
     return out
 
 
+def open_early(sessions: Sequence[dict[str, Any]]) -> None:
+    """Begins with the sessions that this service opened at an earlier start; see `torpor.onnx.open_early`."""
+    if sessions:
+        importlib.import_module("torpor.onnx").open_early(sessions)
+
+
 def facts() -> dict[str, Any]:
     """What the service's sessions run on; empty where it has none."""
     onnx = sys.modules.get("torpor.onnx")
     opened = list(onnx.opened()) if onnx is not None else []
+    if onnx is not None:
+        onnx.forget_early()
     if not opened:
         return {"threads": len(os.listdir("/proc/self/task"))}
     providers = opened[0].get("providers") or ["unknown"]

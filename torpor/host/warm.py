@@ -1,0 +1,36 @@
+"""What BentoML does anew in every worker and what comes out the same each time: done once, before the fork.
+
+Measured on BentoML 1.4.39 with the embedding service: of 36 ms to load it, 30 go into its default configuration, which
+is read from YAML and checked against a schema, and then checked a second time with the service's own part.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import yaml
+from bentoml._internal.configuration import containers, helpers
+from bentoml._internal.log import configure_server_logging
+
+VERSIONS = (1, 2)  # of BentoML's configuration: of runners, of services
+LOG_LEVELS = ("BENTOML_DEBUG", "BENTOML_QUIET", "BENTOML_VERBOSITY")  # environment that `configure_logging` reads
+
+
+def before_fork() -> None:
+    """Called once in the fork-server."""
+    defaults = {version: helpers.get_default_config(version) for version in VERSIONS}
+
+    def default_config(version: int) -> dict[str, Any]:
+        return copy.deepcopy(defaults[version])
+
+    containers.get_default_config = default_config
+    if yaml.__with_libyaml__:  # the same parser in C: a model's card takes 1 ms with it, and 10 without
+        yaml.safe_load = functools.partial(yaml.load, Loader=yaml.CSafeLoader)
+    configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
+
+
+def trust_configuration() -> None:
+    """In a replica whose revision has started before: its configuration was found valid then."""
+    containers.BentoMLConfiguration = functools.partial(containers.BentoMLConfiguration, validate_schema=False)
