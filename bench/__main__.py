@@ -16,7 +16,9 @@ BENCHES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHES, "all"], help="; ".join(f"{n}: {what}" for n, what in BENCHES.items()))
+    parser.add_argument(
+        "name", choices=[*BENCHES, "all"], help="; ".join(f"{n}: {what}" for n, what in BENCHES.items())
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a bench")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds of the cold starts")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one load of the proxy")

@@ -23,7 +23,9 @@ BIN = Path(sys.executable).parent
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on."""
-    model = next((line.partition(":")[2].strip() for line in cpu() if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(":")[2].strip() for line in cpu() if line.startswith("model name")), platform.machine()
+    )
     return {
         "cpu": model,
         "cores": os.cpu_count(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import yaml  # type: ignore[import-untyped]  # PyYAML has no types; bentoml brings it
+import yaml  # bentoml brings it
 from bentoml._internal.tag import Tag
 from bentoml.exceptions import BentoMLException
 

@@ -208,8 +208,9 @@ def _open(asked: Asked) -> Opened:
     usable = _usable(wanted, asked.fallback)
     options = session_options(asked.threads)
     tuned = usable == [CPU]
-    graph, matched = _tuned_graph(folder, card, asked.precision) if tuned else (_portable(folder, asked.precision), True)
+    graph, matched = _portable(folder, asked.precision), True
     if tuned:  # it is optimised already; other providers optimise the portable graph for themselves
+        graph, matched = _tuned_graph(folder, card, asked.precision)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(graph), options, providers=usable)
     active = session.get_providers()

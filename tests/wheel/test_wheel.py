@@ -9,7 +9,6 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel's torpor, and beside it what this interpreter has installed, so that nothing is downloaded."""
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, system_site_packages=True, symlinks=True)
@@ -72,8 +71,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "bentoml").mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("TORPOR_", "PYTHON"))}
-    env |= {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "TORPOR_DATA": str(folder / "data")}
-    yield Installed(home / "bin", folder, env)
+    env |= {
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "TORPOR_DATA": str(folder / "data"),
+    }
+    return Installed(home / "bin", folder, env)
 
 
 def test_the_wheel_carries_the_application_as_data_and_installs_one_package(wheel: Path) -> None:

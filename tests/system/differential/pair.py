@@ -68,9 +68,7 @@ class Pair:
         self.http = httpx.Client(timeout=30)
 
     def each(self, service: str, method: str, path: str, **options: Any) -> tuple[httpx.Response, httpx.Response]:
-        stock, torpor = (
-            self.http.request(method, url[service] + path, **options) for url in (self.stock, self.torpor)
-        )
+        stock, torpor = (self.http.request(method, url[service] + path, **options) for url in (self.stock, self.torpor))
         self.http.cookies.clear()
         return stock, torpor
 

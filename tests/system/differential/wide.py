@@ -103,8 +103,8 @@ class Wide:
         ctx.response.headers["Cache-Control"] = "no-store"
         ctx.response.status_code = 202
         ctx.response.cookies = [
-            bentoml.Cookie(key="one", value="1", path="/"),
-            bentoml.Cookie(key="two", value="2", max_age=60),
+            bentoml.Cookie("one", "1", None, None, "/", None, False, False, "lax"),
+            bentoml.Cookie("two", "2", 60, None, "/far", None, True, True, "strict"),
         ]
         request = ctx.request
         return {
@@ -179,7 +179,7 @@ class Wide:
 
     @bentoml.api
     async def empty_stream(self) -> AsyncGenerator[str, None]:
-        for word in ():
+        for word in "":
             yield word
 
     @bentoml.api
@@ -243,7 +243,7 @@ class Wide:
 
     @bentoml.api(batchable=True, max_batch_size=8)
     async def batched_array(self, rows: np.ndarray) -> np.ndarray:
-        return rows.sum(axis=1)
+        return np.asarray(rows.sum(axis=1))
 
     @bentoml.api(batchable=True)
     def batched_breaks(self, texts: list[str]) -> list[str]:
