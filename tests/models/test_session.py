@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,19 @@ import numpy as np
 import pytest
 
 from torpor.errors import ModelNotFound, ProviderMissing
-from torpor.onnx import CARD, GRAPH, fingerprint, open_session, opened, read_card
+from torpor.onnx import (
+    CARD,
+    GRAPH,
+    Session,
+    fingerprint,
+    finish_hurried,
+    forget_early,
+    open_early,
+    open_session,
+    opened,
+    read_card,
+)
+from torpor.onnx.session import PACKING
 
 FEED = {
     "input_ids": np.array([[2, 50, 60, 3]]),
@@ -115,3 +128,53 @@ print(sorted(heavy), len(os.listdir("/proc/self/task")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path.cwd())
     assert done.stdout.strip() == "[] 1", done.stderr
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_session_opened_early_answers_alike_and_is_packed_behind_its_first_run(
+    precision: str, exported: Path
+) -> None:
+    settled = open_session(exported, precision)
+    open_early([settled.facts])
+    hurried = open_session(exported, precision)
+    quick = hurried._session
+    np.testing.assert_allclose(answer(hurried), answer(settled), atol=1e-5)
+    for thread in threading.enumerate():
+        if thread.name == PACKING:
+            thread.join()
+    assert hurried._session is not quick
+    assert hurried.finish() is None
+    np.testing.assert_array_equal(answer(hurried), answer(settled))
+
+
+def test_a_session_that_no_call_ran_is_packed_when_it_is_asked(exported: Path) -> None:
+    open_early([open_session(exported).facts])
+    hurried = open_session(exported)
+    quick = hurried._session
+    finish_hurried()
+    for thread in threading.enumerate():
+        if thread.name == PACKING:
+            thread.join()
+    assert hurried._session is not quick
+
+
+def test_an_early_session_that_cannot_be_opened_fails_where_it_is_asked_for(exported: Path) -> None:
+    open_early([open_session(exported).facts | {"precision": "fp16"}])
+    with pytest.raises(ModelNotFound, match="no fp16 graph"):
+        open_session(exported, "fp16")
+    forget_early()
+
+
+def test_a_session_whose_packed_form_cannot_be_opened_goes_on_answering(
+    exported: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Any:
+        raise OSError("the file is gone")
+
+    whole = open_session(exported)
+    session = Session(whole._session, whole.facts, broken)
+    thread = session.finish()
+    assert thread is not None
+    thread.join()
+    assert answer(session).shape == (1, 4, 32)
+    assert "answers stay slower" in caplog.text

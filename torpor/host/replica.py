@@ -21,8 +21,9 @@ from uvicorn.server import ServerState
 
 from torpor.host.lane import Factory, Lane, in_flight_limit
 from torpor.host.line import Line
-from torpor.host.service import Unservable, facts, last_lines, learned, load, log_to_stdout, open_early
+from torpor.host.service import Unservable, facts, finish_sessions, last_lines, learned, load, log_to_stdout, open_early
 
+FINISH_AFTER = 1.0  # seconds from readiness, when the calls that waited for it have their answers
 KEEP_ALIVE = 3600  # seconds; the router closes idle lines, so that it never writes into one that is being closed
 
 
@@ -91,6 +92,7 @@ class Replica:
             state, server = await self._listen(lane)
             self._phase("app")
             self._ready(service, factory, before)
+            loop.call_later(FINISH_AFTER, finish_sessions)
             await self._stopping.wait()
             server.close()
             await drained(state)

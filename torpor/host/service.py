@@ -112,6 +112,13 @@ def facts() -> dict[str, Any]:
     return {"provider": providers[0], "sessions": opened, "threads": len(os.listdir("/proc/self/task"))}
 
 
+def finish_sessions() -> None:
+    """Has the sessions packed that were opened in a hurry and that no call has run yet."""
+    onnx = sys.modules.get("torpor.onnx")
+    if onnx is not None:
+        onnx.finish_hurried()
+
+
 def last_lines(path: Path, lines: int = 20) -> list[str]:
     try:
         return path.read_text(errors="replace").splitlines()[-lines:]
