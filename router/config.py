@@ -22,7 +22,7 @@ from torpor.wire import DEFAULT_PORT
 PREFIX = "TORPOR_"
 # The SDK's and the services' own variables, which share the prefix.
 FOREIGN = frozenset(("TORPOR_URL", "TORPOR_TOKEN", "TORPOR_PRECISION", "TORPOR_CONFIG"))
-LEVELS = ("debug", "info", "warning", "error")
+CHOICES = {"log_level": ("debug", "info", "warning", "error"), "sleep": ("deep", "template", "auto")}
 
 # key: (what it is, least, most); a bound of None is none.
 BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
@@ -33,6 +33,7 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "max_body": ("bytes of one request's body; above it 413", 1, 1 << 40),
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
+    "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
     "queue_within": ("seconds that a call stays parked at most", 0, 7200),
@@ -41,6 +42,15 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "drain_within": ("seconds from draining until what still runs is cut off", 0, 7200),
     "stop_within": ("seconds from TERM until KILL", 0, 600),
     "max_replicas": ("replicas at most", 1, 64),
+    "min_replicas": ("replicas that are kept awake", 0, 64),
+    "idle_after_last": ("the same for the last replica of an endpoint; unset: idle_after", 0, 604800),
+    "scale_window": ("seconds: surplus replicas go when fewer were needed all that time", 1, 3600),
+    "sleep": (
+        "deep (no process), template (a loaded process to fork from), auto (while memory allows)",
+        None,
+        None,
+    ),
+    "threads": ("intra-op threads of a replica; 0: the cores shared among max_replicas", 0, 256),
 }
 
 
@@ -55,6 +65,7 @@ class Config:
     max_body: int = 1 << 30
     answer_within: float = 600.0
     log_level: str = "info"
+    memory: int | None = None
     settings: Settings = field(default_factory=Settings)
 
     def limits(self) -> Limits:
@@ -162,8 +173,8 @@ def _keep_value(
     least, most = bounds
     if least is not None and most is not None and not least <= parsed <= most:
         faults.append(f"{place} = {value!r} has to be from {least:g} to {most:g}")
-    elif key == "log_level" and parsed not in LEVELS:
-        faults.append(f"{place} = {value!r} has to be one of {', '.join(LEVELS)}")
+    elif key in CHOICES and parsed not in CHOICES[key]:
+        faults.append(f"{place} = {value!r} has to be one of {', '.join(CHOICES[key])}")
     else:
         target[key] = parsed
 

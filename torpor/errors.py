@@ -20,6 +20,7 @@
     │   ├── StartFailed       503 start_failed
     │   ├── StartTimeout      503 start_timeout
     │   ├── QueueTimeout      503 queue_timeout
+    │   ├── NoRoom            503 no_room
     │   └── ShuttingDown      503 shutting_down
     ├── GaveUp                it may have run; retry only what may run twice
     │   ├── InternalError     500 internal_error
@@ -169,6 +170,12 @@ class StartTimeout(TryLater):
 
 class QueueTimeout(TryLater):
     code = "queue_timeout"
+
+
+class NoRoom(TryLater):
+    """A replica does not fit into the memory that endpoints may take together."""
+
+    code = "no_room"
 
 
 class ShuttingDown(TryLater):

@@ -9,11 +9,28 @@ from torpor.errors import TorporError
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start this replica. Ready or Failed follows, and in any case Exited at last."""
+    """Start this replica, from the template where one is named. Ready or Failed follows, in any case Exited at last."""
 
     replica: str
     endpoint: str
     revision: int
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Make a template of the revision. Kept may follow, in any case Unkept at last."""
+
+    template: str
+    endpoint: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """End the template once nothing that was forked from it runs; Unkept follows."""
+
+    template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,8 @@ class Note:
     """Something its owner would want to read in the endpoint's history."""
 
     endpoint: str
-    kind: str  # cold_start, start_failed, slept, died
+    kind: str  # woke, start_failed, slept, died, evicted
     text: str
 
 
-Effect = Start | Stop | Grant | Refuse | Proved | Disproved | Asleep | Note
+Effect = Start | Stop | Keep | Drop | Grant | Refuse | Proved | Disproved | Asleep | Note

@@ -69,6 +69,30 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A template has the revision's service loaded, and replicas can be forked from it. `memory` in bytes."""
+
+    template: str
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """A template's process is gone. With a `reason` the revision cannot have one: it is not asked for again."""
+
+    template: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Bytes (PSS) of replicas and templates by id, and of the platform's own processes."""
+
+    by_id: dict[str, int]
+    platform: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """A revision is to be started once, before it becomes live."""
 
@@ -86,11 +110,15 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A revision is live. Its trial's replica, if there is one, becomes an ordinary replica."""
+    """A revision is live. Its trial's replica, if there is one, becomes an ordinary replica.
+
+    `memory`: bytes that a replica of it took at its trial, 0 when unknown.
+    """
 
     endpoint: str
     revision: int
     settings: Settings
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +154,9 @@ Event = (
     | Failed
     | Busy
     | Exited
+    | Kept
+    | Unkept
+    | Measured
     | Tried
     | Abandoned
     | Deployed

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from router.core.lifecycle import Move, moved
+from router.core.scale import TARGET, Window, worth
 from router.core.settings import Settings
 from torpor.errors import StartFailed
 from torpor.wire import RETRY_AFTER_MAX, State
@@ -25,6 +26,7 @@ class Why(StrEnum):
     BROKEN = "its connection broke"
     REMOVED = "the endpoint was removed"
     SHUTDOWN = "the router ends"
+    ROOM = "its memory is needed"
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Replica:
     ready_at: float = 0.0
     last_finish: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)
+    memory: int = 0  # bytes as last measured, 0: not yet
+    template: str | None = None  # it was forked from
 
     @property
     def free(self) -> bool:
@@ -71,6 +75,19 @@ class Parked:
 
 
 @dataclass(slots=True)
+class Template:
+    """A process that has a revision's service loaded and serves no calls: replicas are forked from it."""
+
+    id: str
+    endpoint: str
+    revision: int
+    used_at: float
+    kept: bool = False  # it is loaded
+    ending: bool = False  # it was told to end
+    memory: int = 0
+
+
+@dataclass(slots=True)
 class Line:
     """One endpoint. `revision` is the live one, None while its first deploy is on trial."""
 
@@ -87,6 +104,12 @@ class Line:
     calls: int = 0
     cold_starts: int = 0
     last_call: float | None = None
+    limit: int | None = None  # of the last replica that became ready
+    memory: int = 0  # bytes that a replica is expected to take, by measurement; 0: unknown
+    template: Template | None = None  # of the live revision
+    no_template: str | None = None  # why the live revision cannot have one
+    window: Window = field(default_factory=lambda: Window(60.0))
+    went: deque[float] = field(default_factory=deque)  # when replicas were stopped as surplus, within the window
 
     def current(self, *states: State) -> Iterator[Replica]:
         """The live revision's replicas in these states, less a trial's and those that are on their way out."""
@@ -105,15 +128,28 @@ class Line:
             return min(free, key=lambda r: r.in_flight)
         return next((r for r in self.current(State.DRAINING) if r.free), None)
 
+    def alive(self) -> int:
+        """Replicas that serve or will: those that start, are ready, or can be taken back."""
+        return sum(1 for _ in self.current(State.STARTING, State.READY, State.DRAINING))
+
+    def worth(self) -> int:
+        """The replicas that what runs and waits now is worth."""
+        load = len(self.parked) + sum(r.in_flight for r in self.current(State.READY, State.DRAINING))
+        return worth(load, self.settings.concurrency or self.limit or TARGET)
+
     def short(self) -> bool:
-        """Whether the parked calls need one more replica than is starting, and one more is allowed."""
-        starting = list(self.current(State.STARTING))
-        alive = len(starting) + sum(1 for _ in self.current(State.READY, State.DRAINING))
-        if not self.parked or alive >= self.settings.max_replicas:
+        """Whether one more replica is needed and allowed."""
+        alive = self.alive()
+        if alive >= self.settings.max_replicas:
             return False
-        if not starting:
-            return True
-        return bool(self.settings.concurrency) and len(self.parked) > len(starting) * self.settings.concurrency
+        return alive < max(self.settings.min_replicas, self.worth())
+
+    def usable_template(self) -> Template | None:
+        return self.template if self.template is not None and self.template.kept and not self.template.ending else None
+
+    def wake_takes(self) -> float:
+        """Seconds that a start took at the median of the last ones; 0 when none is known."""
+        return sorted(self.starts)[len(self.starts) // 2] if self.starts else 0.0
 
     def asleep(self) -> bool:
         return all(r.state is State.STOPPED for r in self.replicas.values())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 from router.core.line import Line, Replica
-from torpor.errors import EndpointNotFound, QueueFull, QueueTimeout, ShuttingDown, StartFailed, StartTimeout
+from torpor.errors import EndpointNotFound, NoRoom, QueueFull, QueueTimeout, ShuttingDown, StartFailed, StartTimeout
+from torpor.wire import RETRY_AFTER_MAX
 
 
 def unknown(endpoint: str) -> EndpointNotFound:
@@ -30,6 +31,26 @@ def waited_out(line: Line, waited: float, now: float) -> QueueTimeout:
         "try again later, or allow a longer queue_within",
         retry_after=line.retry_after(now),
     )
+
+
+def too_large(line: Line, platform: int, limit: int) -> NoRoom:
+    return NoRoom(
+        f"a replica of {line.name!r} takes {mib(line.memory)}, torpor {mib(platform)}, and all have {mib(limit)}\n"
+        "raise the memory setting, or deploy a smaller model",
+        retry_after=RETRY_AFTER_MAX,
+    )
+
+
+def no_room(line: Line, waited: float, now: float) -> NoRoom:
+    return NoRoom(
+        f"the call waited {waited:.1f} s for memory: what is busy takes all that endpoints may have\n"
+        "try again later, or raise the memory setting",
+        retry_after=line.retry_after(now),
+    )
+
+
+def mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
 
 
 def put_to_sleep(endpoint: str) -> QueueTimeout:

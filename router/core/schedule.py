@@ -1,7 +1,9 @@
 """The schedule: events in, effects out. It alone writes a replica's state and counts its calls.
 
 `step(event, now)` decides in one synchronous step; `next_deadline()` says when it wants to be told that time has
-passed. The rules of one endpoint's queue are in `line.py`, the states in `lifecycle.py`.
+passed. Calls and the lives of replicas are decided here; the owner's wishes in `owner.py`, memory in `room.py`,
+templates in `shelf.py`, sleep and fewer replicas in `rest.py`. One endpoint's queue is in `line.py`, the states in
+`lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from router.core.deadlines import Deadlines
 from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Proved, Refuse, Start, Stop
 from router.core.lifecycle import Move
 from router.core.line import Line, Parked, Replica, Why
+from router.core.owner import Owner
 from router.core.refusals import (
     ending,
-    put_to_sleep,
+    no_room,
     queue_full,
     shutting_down,
     start_failed,
@@ -24,25 +27,36 @@ from router.core.refusals import (
     unknown,
     waited_out,
 )
+from router.core.rest import Rest
+from router.core.room import Room
+from router.core.scale import BUCKETS
 from router.core.settings import Settings
-from torpor.errors import Conflict, StartFailed, StartTimeout, TorporError
+from router.core.shelf import Shelf
+from torpor.errors import StartFailed, StartTimeout, TorporError
 from torpor.wire import State
 
-# What is due: ("queue", call), ("start" | "idle" | "drain", replica).
+# What is due: ("queue", call), ("start" | "idle" | "drain", replica), ("scale" | "turn", endpoint).
 Key = tuple[str, str]
 
 
 class Schedule:
-    """All endpoints. `name` makes a replica's id out of its endpoint and revision; it never gives the same id twice."""
+    """All endpoints. `name` makes an id out of an endpoint and a revision and never gives the same twice.
 
-    def __init__(self, name: Callable[[str, int], str]) -> None:
+    `memory` is the bytes that all endpoints may take together, None for any number.
+    """
+
+    def __init__(self, name: Callable[[str, int], str], memory: int | None = None) -> None:
         self._name = name
+        self.room = Room(self, memory)
+        self.shelf = Shelf(self, name)
+        self.rest = Rest(self)
         self.lines: dict[str, Line] = {}
         self.replicas: dict[str, Replica] = {}
         self.parked_at: dict[str, str] = {}  # call -> endpoint
         self.closing = False
         self._deadlines: Deadlines[Key] = Deadlines()
         self._out: list[Effect] = []
+        owner = Owner(self)
         self._decide: dict[type, Callable[[Any, float], None]] = {
             ev.Wanted: self._wanted,
             ev.CallerLeft: self._caller_left,
@@ -51,12 +65,15 @@ class Schedule:
             ev.Failed: self._failed,
             ev.Busy: self._busy,
             ev.Exited: self._exited,
-            ev.Tried: self._tried,
-            ev.Abandoned: self._abandoned,
-            ev.Deployed: self._deployed,
-            ev.Removed: self._removed,
-            ev.Slept: self._slept,
-            ev.ShutDown: self._shut_down,
+            ev.Kept: self.shelf.kept,
+            ev.Unkept: self.shelf.unkept,
+            ev.Measured: self.room.measured,
+            ev.Tried: owner.tried,
+            ev.Abandoned: owner.abandoned,
+            ev.Deployed: owner.deployed,
+            ev.Removed: owner.removed,
+            ev.Slept: owner.slept,
+            ev.ShutDown: owner.shut_down,
             ev.Tick: self._tick,
         }
 
@@ -65,7 +82,16 @@ class Schedule:
         out: list[Effect] = []
         self._out = out
         self._decide[type(event)](event, now)
+        if self.room.hungry:
+            self.room.feed(now)
         return out
+
+    def emit(self, effect: Effect) -> None:
+        self._out.append(effect)
+
+    def due(self, kind: str, key: str, at: float) -> None:
+        """The step of this deadline is a Tick at `at`, unless it is moved before."""
+        self._deadlines.set((kind, key), at)
 
     def next_deadline(self) -> float | None:
         return self._deadlines.next()
@@ -85,7 +111,8 @@ class Schedule:
         if replica is not None:  # 3
             if replica.state is State.DRAINING:
                 self._take_back(replica, now)
-            return self._grant(e.call, replica, False, 0.0)
+            self._grant(e.call, replica, False, 0.0)
+            return self._grow(line, now) if line.settings.max_replicas > 1 else None
         error = line.backing_off(now)
         if error is not None and not any(line.current(State.STARTING)):  # 4
             return self._refuse(e.call, error)
@@ -99,7 +126,7 @@ class Schedule:
             line.parked.move_to_end(e.call, last=False)
         self.parked_at[e.call] = line.name
         self._deadlines.set(("queue", e.call), now + within)
-        self._start_if_short(line, now)
+        self._grow(line, now)
 
     def _caller_left(self, e: ev.CallerLeft, now: float) -> None:
         """Takes the call out of its queue. A start that it caused goes on: law 4."""
@@ -117,8 +144,8 @@ class Schedule:
         if replica.state is State.STOPPED:
             return self._forget(line, replica)
         if e.broken and replica.state is State.READY:
-            self._drain(line, replica, Why.BROKEN, now)
-        self._after_work(line, replica, now)
+            self.drain(line, replica, Why.BROKEN, now)
+        self.after_work(line, replica, now)
 
     def _busy(self, e: ev.Busy, now: float) -> None:
         replica = self.replicas[e.replica]
@@ -126,7 +153,7 @@ class Schedule:
         if replica.state is State.STOPPED:
             return
         replica.last_finish = now
-        self._after_work(self.lines[replica.endpoint], replica, now)
+        self.after_work(self.lines[replica.endpoint], replica, now)
 
     # Replicas
 
@@ -137,18 +164,16 @@ class Schedule:
         if replica.state is State.STOPPING:
             return  # law 6: the stop is under way
         self._deadlines.clear(("start", replica.id))
-        replica.limit = replica.settings.concurrency or e.limit
+        replica.limit = line.limit = replica.settings.concurrency or e.limit
         replica.phases = e.phases
         replica.ready_at = replica.last_finish = now
         line.starts.append(now - replica.started_at)
         if replica.trial:
-            self._out.append(Proved(line.name, replica.revision, replica.id))
+            self.emit(Proved(line.name, replica.revision, replica.id))
             return
         line.failures, line.error = 0, None
         line.cold_starts += 1
-        self._out.append(
-            Note(line.name, "woke", f"replica {replica.id} was ready after {now - replica.started_at:.3f} s")
-        )
+        self.emit(Note(line.name, "woke", f"replica {replica.id} was ready after {now - replica.started_at:.3f} s"))
         self._serve(line, replica, now)
         self._rest(replica, now)
 
@@ -172,19 +197,19 @@ class Schedule:
         if before is State.STARTING:
             self._start_ended(replica, start_failed(replica, f"it {ending(e.status)}", e.log), now)
         elif before is not State.STOPPING:
-            self._out.append(Note(line.name, "died", f"replica {replica.id} {ending(e.status)}"))
+            self.emit(Note(line.name, "died", f"replica {replica.id} {ending(e.status)}"))
             if replica.trial:
                 self._disprove(line, replica, start_failed(replica, f"it {ending(e.status)} after its start", e.log))
         self._forget(line, replica)
         if line.name in self.lines:
-            self._start_if_short(line, now)
+            self.start_if_short(line, now)
         if line.asleep():
-            self._out.append(Asleep(line.name))
+            self.emit(Asleep(line.name))
 
     def _start_ended(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:
         """A start did not lead to a replica. The parked are refused unless another replica will serve them: law 5."""
         line = self.lines[replica.endpoint]
-        self._out.append(Note(line.name, "start_failed", error.message))
+        self.emit(Note(line.name, "start_failed", error.message))
         if replica.trial:
             return self._disprove(line, replica, error)
         if replica.revision != line.revision or line.removed:
@@ -193,38 +218,56 @@ class Schedule:
         line.start_failed(kept, now)
         error.retry_after = kept.retry_after
         if not any(line.current(State.STARTING, State.READY)):
-            self._refuse_parked(line, error)
+            self.refuse_parked(line, error)
 
-    def _start_if_short(self, line: Line, now: float) -> None:
+    def _grow(self, line: Line, now: float) -> None:
+        """What the load is worth now is remembered for the window, and what is short of it is started."""
+        if line.settings.max_replicas > 1:
+            line.window.note(line.worth(), now)
+        self.start_if_short(line, now)
+
+    def start_if_short(self, line: Line, now: float) -> None:
         while line.revision is not None and not self.closing and not line.backing_off(now) and line.short():
-            self._start(line, line.revision, line.settings, now)
+            if not self.room.admit(line, now):
+                return
+            self.launch(line, line.revision, line.settings, now)
 
-    def _start(self, line: Line, revision: int, settings: Settings, now: float, trial: bool = False) -> None:
+    def launch(self, line: Line, revision: int, settings: Settings, now: float, trial: bool = False) -> None:
+        """Starts a replica: of the template where there is one, but a trial, which is to learn what a start takes."""
         replica = Replica(
             self._name(line.name, revision), line.name, revision, settings, now, trial=trial, started_at=now
         )
+        template = None if trial else line.usable_template()
+        if template is not None:
+            template.used_at = now
+            replica.template = template.id
         replica.move(Move.START, now)
         line.replicas[replica.id] = self.replicas[replica.id] = replica
         self._deadlines.set(("start", replica.id), now + settings.start_within)
-        self._out.append(Start(replica.id, line.name, revision))
+        if settings.max_replicas > 1:
+            self.due("scale", line.name, now + settings.scale_window / BUCKETS)
+        self.emit(Start(replica.id, line.name, revision, replica.template))
 
     def _stop(self, replica: Replica) -> None:
         for kind in ("idle", "drain"):
             self._deadlines.clear((kind, replica.id))
-        self._out.append(Stop(replica.id, replica.settings.stop_within))
+        self.emit(Stop(replica.id, replica.settings.stop_within))
 
-    def _drain(self, line: Line, replica: Replica, why: Why, now: float) -> None:
+    def drain(self, line: Line, replica: Replica, why: Why, now: float) -> None:
         """READY -> DRAINING, or a further reason for one that drains; stops at once when nothing runs."""
         if replica.state is State.READY:
             replica.move(Move.DRAIN, now)
             self._deadlines.clear(("idle", replica.id))
+            if why is not Why.ROOM:  # what makes room for others is never cut off
+                self._deadlines.set(("drain", replica.id), now + replica.settings.drain_within)
+        elif replica.state is State.DRAINING and replica.why is Why.ROOM and why is not Why.ROOM:
             self._deadlines.set(("drain", replica.id), now + replica.settings.drain_within)
         replica.why = why
         if replica.state is State.DRAINING and not replica.busy:
             replica.move(Move.STOP, now)
             self._stop(replica)
 
-    def _retire(self, line: Line, replica: Replica, why: Why, now: float) -> None:
+    def retire(self, line: Line, replica: Replica, why: Why, now: float) -> None:
         """Ends a replica in whatever state it is, gently where calls run."""
         if replica.state is State.STARTING:
             replica.why = why
@@ -234,26 +277,28 @@ class Schedule:
                 self._disprove(line, replica, start_failed(replica, f"it was stopped: {why}", ()))
             self._stop(replica)
         elif replica.state in (State.READY, State.DRAINING):
-            self._drain(line, replica, why, now)
+            self.drain(line, replica, why, now)
 
     def _take_back(self, replica: Replica, now: float) -> None:
         replica.move(Move.REVOKE, now)
         replica.why = None
         self._deadlines.clear(("drain", replica.id))
 
-    def _after_work(self, line: Line, replica: Replica, now: float) -> None:
+    def after_work(self, line: Line, replica: Replica, now: float) -> None:
         """A call or a task of the replica has ended: the next parked call, rest, or the end of its draining."""
+        if replica.state is State.DRAINING and replica.why is Why.IDLE and line.parked and replica.free:
+            self._take_back(replica, now)
         if replica.state is State.READY:
             self._serve(line, replica, now)
             self._rest(replica, now)
         elif replica.state is State.DRAINING and not replica.busy:
             replica.move(Move.STOP, now)
             self._stop(replica)
-            self._start_if_short(line, now)
+            self.start_if_short(line, now)
 
     def _rest(self, replica: Replica, now: float) -> None:
         if not replica.busy:
-            self._deadlines.set(("idle", replica.id), now + replica.settings.idle_after)
+            self._deadlines.set(("idle", replica.id), now + self.rest.patience(replica))
 
     def _serve(self, line: Line, replica: Replica, now: float) -> None:
         while line.parked and replica.free and replica.revision == line.revision and not replica.trial:
@@ -262,80 +307,16 @@ class Schedule:
             # Cold: the replica became ready while this call waited.
             self._grant(parked.call, replica, parked.since <= replica.ready_at, now - parked.since)
 
-    # Revisions and endpoints
-
-    def _tried(self, e: ev.Tried, now: float) -> None:
-        if self.closing:
-            raise shutting_down()
-        line = self.lines.get(e.endpoint)
-        if line is not None and line.trial() is not None:
-            raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
-        if line is None or line.removed:
-            line = self.lines[e.endpoint] = Line(e.endpoint, e.settings, replicas=line.replicas if line else {})
-        self._start(line, e.revision, e.settings, now, trial=True)
-
-    def _abandoned(self, e: ev.Abandoned, now: float) -> None:
-        line = self.lines.get(e.endpoint)
-        trial = line.trial() if line else None
-        if line and trial:
-            self._retire(line, trial, Why.REMOVED, now)
-
-    def _deployed(self, e: ev.Deployed, now: float) -> None:
-        line = self.lines.get(e.endpoint)
-        if line is None or line.removed:
-            line = self.lines[e.endpoint] = Line(e.endpoint, e.settings, replicas=line.replicas if line else {})
-        line.revision, line.settings = e.revision, e.settings
-        line.failures, line.error, line.retry_at = 0, None, 0.0
-        for replica in list(line.replicas.values()):
-            if replica.revision != e.revision:
-                self._retire(line, replica, Why.OUTDATED, now)
-            elif replica.trial:
-                replica.trial = False
-                self._after_work(line, replica, now)
-        self._start_if_short(line, now)
-
-    def _removed(self, e: ev.Removed, now: float) -> None:
-        line = self.lines.get(e.endpoint)
-        if line is None or line.revision is None:
-            raise unknown(e.endpoint)
-        line.removed = True
-        self._refuse_parked(line, unknown(e.endpoint))
-        for replica in list(line.replicas.values()):
-            self._retire(line, replica, Why.REMOVED, now)
-        if line.asleep():
-            self._out.append(Asleep(line.name))
-        self._drop_if_empty(line)
-
-    def _slept(self, e: ev.Slept, now: float) -> None:
-        line = self.lines.get(e.endpoint)
-        if line is None or line.revision is None or line.removed:
-            raise unknown(e.endpoint)
-        running = sum(r.in_flight + r.tasks for r in line.current(State.READY, State.DRAINING))
-        if (running or line.parked) and not e.force:
-            raise Conflict(
-                f"endpoint {e.endpoint!r} has {running} calls or tasks running and {len(line.parked)} waiting\n"
-                "wait for them, or force it to sleep: what still runs after drain_within is cut off"
-            )
-        self._refuse_parked(line, put_to_sleep(e.endpoint))
-        for replica in list(line.current(State.STARTING, State.READY)):
-            self._retire(line, replica, Why.IDLE, now)
-        if line.asleep():
-            self._out.append(Asleep(line.name))
-
-    def _shut_down(self, e: ev.ShutDown, now: float) -> None:
-        """Law 9: stop admitting, refuse the queue, drain, stop."""
-        self.closing = True
-        for line in list(self.lines.values()):
-            self._refuse_parked(line, shutting_down())
-            for replica in list(line.replicas.values()):
-                self._retire(line, replica, Why.SHUTDOWN, now)
-
     # Time
 
     def _tick(self, e: ev.Tick, now: float) -> None:
         for kind, key in self._deadlines.due(now):
             if kind == "queue":
                 self._waited_out(key, now)
+                continue
+            if kind in ("scale", "turn"):  # a turn's end is seen to by `feed`, after the step
+                if kind == "scale" and (line := self.lines.get(key)) is not None and line.revision is not None:
+                    self.rest.scale(line, now)
                 continue
             replica = self.replicas[key]
             line = self.lines[replica.endpoint]
@@ -346,48 +327,48 @@ class Schedule:
             elif kind == "drain":
                 replica.move(Move.STOP, now)
                 self._stop(replica)
-                self._start_if_short(line, now)
+                self.start_if_short(line, now)
             elif replica.state is State.READY and not replica.busy and not replica.trial:
-                self._out.append(Note(line.name, "slept", f"idle for {now - replica.last_finish:.0f} s"))
-                self._drain(line, replica, Why.IDLE, now)
+                self.rest.idled(line, replica, now)
 
     def _waited_out(self, call: str, now: float) -> None:
         line = self.lines[self.parked_at[call]]
         waited = now - line.parked[call].since
         self._unpark(line, call)
-        self._refuse(call, waited_out(line, waited, now))
+        error = no_room(line, waited, now) if line.name in self.room.hungry else waited_out(line, waited, now)
+        self._refuse(call, error)
 
     # Small steps
 
     def _grant(self, call: str, replica: Replica, cold: bool, parked: float) -> None:
         replica.in_flight += 1  # law 1: chosen and reserved in this step
         self._deadlines.clear(("idle", replica.id))
-        self._out.append(Grant(call, replica.id, cold, parked))
+        self.emit(Grant(call, replica.id, cold, parked))
 
     def _refuse(self, call: str, error: TorporError) -> None:
-        self._out.append(Refuse(call, error))
+        self.emit(Refuse(call, error))
 
     def _unpark(self, line: Line, call: str) -> None:
         del line.parked[call]
         del self.parked_at[call]
         self._deadlines.clear(("queue", call))
 
-    def _refuse_parked(self, line: Line, error: TorporError) -> None:
+    def refuse_parked(self, line: Line, error: TorporError) -> None:
         for call in list(line.parked):
             self._unpark(line, call)
             self._refuse(call, error)
 
     def _disprove(self, line: Line, replica: Replica, error: TorporError) -> None:
         replica.trial = False
-        self._out.append(Disproved(line.name, replica.revision, error))
+        self.emit(Disproved(line.name, replica.revision, error))
 
     def _forget(self, line: Line, replica: Replica) -> None:
         """Drops a stopped replica once its last lease is settled."""
         if replica.in_flight == 0:
             line.replicas.pop(replica.id, None)
             del self.replicas[replica.id]
-            self._drop_if_empty(line)
+            self.drop_if_empty(line)
 
-    def _drop_if_empty(self, line: Line) -> None:
+    def drop_if_empty(self, line: Line) -> None:
         if not line.replicas and (line.removed or line.revision is None) and self.lines.get(line.name) is line:
             del self.lines[line.name]

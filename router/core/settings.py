@@ -17,4 +17,9 @@ class Settings:
     drain_within: float = 30.0  # from draining until what still runs is cut off
     stop_within: float = 10.0  # from TERM until KILL
     max_replicas: int = 1
+    min_replicas: int = 0  # kept awake
+    idle_after_last: float | None = None  # of the last replica, None: idle_after
+    scale_window: float = 60.0  # replicas go by the most that was needed in this time
+    sleep: str = "auto"  # deep: no process; template: a loaded process to fork from; auto: that, while memory allows
+    threads: int = 0  # intra-op threads of one replica; 0: the cores shared among the replicas that may run
     port: int | None = None  # the endpoint's own port

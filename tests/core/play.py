@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from router.core import events as ev
-from router.core.effects import Disproved, Effect, Grant, Proved, Refuse, Start, Stop
+from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Proved, Refuse, Start, Stop
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 
@@ -22,8 +22,8 @@ def named() -> Callable[[str, int], str]:
 class Play:
     """`tell` steps the schedule and keeps the effects; `later` lets time pass, ticking at each deadline."""
 
-    def __init__(self) -> None:
-        self.schedule = Schedule(named())
+    def __init__(self, memory: int | None = None) -> None:
+        self.schedule = Schedule(named(), memory)
         self.now = 100.0
         self.effects: list[Effect] = []
 
@@ -40,8 +40,8 @@ class Play:
         self.now = end
         return out
 
-    def deployed(self, name: str = "e", revision: int = 1, **settings: object) -> None:
-        self.tell(ev.Deployed(name, revision, Settings(**settings)))  # type: ignore[arg-type]  # keywords of the dataclass
+    def deployed(self, name: str = "e", revision: int = 1, memory: int = 0, **settings: Any) -> list[Effect]:
+        return self.tell(ev.Deployed(name, revision, Settings(**settings), memory))
 
     def want(self, call: str, name: str = "e", **rest: object) -> list[Effect]:
         return self.tell(ev.Wanted(name, call, **rest))  # type: ignore[arg-type]  # keywords of the dataclass
@@ -67,6 +67,14 @@ def starts(effects: list[Effect]) -> list[str]:
 
 def stops(effects: list[Effect]) -> list[str]:
     return [e.replica for e in only(Stop, effects)]
+
+
+def kept(effects: list[Effect]) -> list[str]:
+    return [e.template for e in only(Keep, effects)]
+
+
+def dropped(effects: list[Effect]) -> list[str]:
+    return [e.template for e in only(Drop, effects)]
 
 
 def grants(effects: list[Effect]) -> list[str]:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from router.core import events as ev
-from router.core.effects import Disproved, Effect, Grant, Proved, Refuse, Start, Stop
+from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Proved, Refuse, Start, Stop
 from router.core.lifecycle import IllegalMove
 from router.core.settings import Settings
 from tests.core.play import Play
@@ -15,6 +15,8 @@ from torpor.errors import TorporError
 from torpor.wire import State
 
 NAMES = ("a", "b", "c")
+LIMIT = 250
+SIZE = 100  # of a replica: two fit, and a template or two
 
 
 class World:
@@ -22,7 +24,10 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.play = Play()
+        self.play = Play(memory=LIMIT if seed % 2 else None)
+        self.templates: set[str] = set()
+        self.loaded: set[str] = set()
+        self.told_to_end: set[str] = set()
         self.running: set[str] = set()
         self.ready: set[str] = set()
         self.told_to_stop: set[str] = set()
@@ -45,9 +50,17 @@ class World:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case Start(replica=replica):
+            case Start(replica=replica, template=template):
                 assert replica not in self.running
+                assert template is None or template in self.loaded - self.told_to_end
                 self.running.add(replica)
+            case Keep(template=template):
+                assert template not in self.templates
+                self.templates.add(template)
+            case Drop(template=template):
+                assert template in self.templates
+                assert template not in self.told_to_end, "dropped twice"
+                self.told_to_end.add(template)
             case Stop(replica=replica):
                 assert replica in self.running
                 assert replica not in self.told_to_stop, "stopped twice"
@@ -81,17 +94,20 @@ class World:
             assert (replica.state is State.STOPPING) <= (replica.id in self.told_to_stop)
             if replica.id in self.told_to_stop and replica.id in self.running:
                 assert replica.state is State.STOPPING
+        assert set(schedule.shelf.templates) == self.templates
         for line in schedule.lines.values():
+            assert line.template is None or line.template.id in self.templates - self.told_to_end
             alive_now = list(line.current(State.STARTING, State.READY, State.DRAINING))
             assert len(alive_now) <= line.settings.max_replicas
             if line.parked:
-                assert alive_now or any(r.why for r in line.replicas.values()), "calls wait and nobody comes"
+                hungry = line.name in schedule.room.hungry
+                assert alive_now or hungry or any(r.why for r in line.replicas.values()), "calls wait and nobody comes"
                 assert not any(r.free for r in line.current(State.READY)), "a call waits beside a free slot"
 
     def step(self) -> None:
         rng, name = self.rng, self.rng.choice(NAMES)
         self.play.now += rng.choice((0, 0, 0.01, 0.5, 3))
-        match rng.randrange(14):
+        match rng.randrange(18):
             case 0 | 1 | 2 | 3:
                 self.serial += 1
                 call = f"call{self.serial}"
@@ -123,6 +139,17 @@ class World:
                 self.deploy(name)
             case 12 if rng.random() < 0.15:
                 self.tell(ev.Removed(name))
+            case 13 if self.running | self.templates:
+                alive = sorted(self.running) + sorted(self.templates)
+                self.tell(ev.Measured({each: SIZE // (1 + 4 * (each in self.templates)) for each in alive}, 10))
+            case 14 if making := sorted(self.templates - self.loaded):
+                template = rng.choice(making)
+                self.loaded.add(template)
+                self.tell(ev.Kept(template, SIZE // 5))
+            case 15 if self.templates and (self.told_to_end or rng.random() < 0.2):
+                template = rng.choice(sorted(self.told_to_end & self.templates) or sorted(self.templates))
+                self.templates.remove(template)
+                self.tell(ev.Unkept(template, rng.choice((None, None, "it holds a socket"))))
             case _:
                 self.tell(ev.Tick())
 
@@ -134,10 +161,13 @@ class World:
             max_replicas=self.rng.choice((1, 1, 3)),
             max_queue=self.rng.choice((1, 8)),
             drain_within=self.rng.choice((0.5, 30)),
+            min_replicas=self.rng.choice((0, 0, 0, 1)),
+            sleep=self.rng.choice(("auto", "deep", "template")),
+            scale_window=self.rng.choice((1.0, 20.0)),
         )
         self.serial += 1
         if name in self.proved:
-            self.tell(ev.Deployed(name, self.proved.pop(name), settings))
+            self.tell(ev.Deployed(name, self.proved.pop(name), settings, self.rng.choice((0, SIZE))))
         elif self.rng.random() < 0.8:
             self.tell(ev.Tried(name, self.serial, settings))
         else:
@@ -145,10 +175,12 @@ class World:
 
 
 def snapshot(play: Play) -> str:
-    return repr(play.schedule.lines) + repr(play.schedule.replicas) + repr(play.schedule.parked_at)
+    schedule = play.schedule
+    shelf, room = schedule.shelf.templates, schedule.room.hungry
+    return repr((schedule.lines, schedule.replicas, schedule.parked_at, shelf, room))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_the_invariants_hold_on_a_random_walk(seed: int) -> None:
     world = World(seed)
     for name in NAMES:
@@ -161,3 +193,4 @@ def test_the_invariants_hold_on_a_random_walk(seed: int) -> None:
         world.tell(ev.Tick())
     assert world.running == world.told_to_stop & world.running, "what runs at shutdown was told to stop"
     assert not world.waiting
+    assert world.templates <= world.told_to_end, "what was kept at shutdown was told to end"

@@ -1,0 +1,106 @@
+"""What the owner of an endpoint asks for: a trial, a deploy, a removal, sleep, the end of the router."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.core import events as ev
+from router.core.effects import Asleep
+from router.core.line import Line, Why
+from router.core.refusals import put_to_sleep, shutting_down, unknown
+from router.core.scale import Window
+from router.core.settings import Settings
+from torpor.errors import Conflict
+from torpor.wire import State
+
+if TYPE_CHECKING:
+    from router.core.schedule import Schedule
+
+
+class Owner:
+    """Decides the owner's events over a schedule."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._s = schedule
+
+    def tried(self, e: ev.Tried, now: float) -> None:
+        if self._s.closing:
+            raise shutting_down()
+        line = self._s.lines.get(e.endpoint)
+        if line is not None and line.trial() is not None:
+            raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
+        if line is None or line.removed:
+            line = self._fresh(e.endpoint, e.settings, line)
+        self._s.launch(line, e.revision, e.settings, now, trial=True)
+
+    def abandoned(self, e: ev.Abandoned, now: float) -> None:
+        line = self._s.lines.get(e.endpoint)
+        trial = line.trial() if line else None
+        if line and trial:
+            self._s.retire(line, trial, Why.REMOVED, now)
+
+    def deployed(self, e: ev.Deployed, now: float) -> None:
+        line = self._s.lines.get(e.endpoint)
+        if line is None or line.removed:
+            line = self._fresh(e.endpoint, e.settings, line)
+        line.revision, line.settings = e.revision, e.settings
+        line.failures, line.error, line.retry_at = 0, None, 0.0
+        line.memory, line.no_template = e.memory, None
+        line.window = Window(e.settings.scale_window)
+        self._s.shelf.drop(line)
+        proved = False
+        for replica in list(line.replicas.values()):
+            if replica.revision != e.revision:
+                self._s.retire(line, replica, Why.OUTDATED, now)
+            elif replica.trial:
+                replica.trial = False
+                proved = True
+                self._s.after_work(line, replica, now)
+        self._s.start_if_short(line, now)
+        if proved or e.settings.sleep == "template":
+            self._s.shelf.keep(line, now)
+
+    def removed(self, e: ev.Removed, now: float) -> None:
+        line = self._s.lines.get(e.endpoint)
+        if line is None or line.revision is None:
+            raise unknown(e.endpoint)
+        line.removed = True
+        self._s.refuse_parked(line, unknown(e.endpoint))
+        self._s.shelf.drop(line)
+        for replica in list(line.replicas.values()):
+            self._s.retire(line, replica, Why.REMOVED, now)
+        if line.asleep():
+            self._s.emit(Asleep(line.name))
+        self._s.drop_if_empty(line)
+
+    def slept(self, e: ev.Slept, now: float) -> None:
+        line = self._s.lines.get(e.endpoint)
+        if line is None or line.revision is None or line.removed:
+            raise unknown(e.endpoint)
+        running = sum(r.in_flight + r.tasks for r in line.current(State.READY, State.DRAINING))
+        if (running or line.parked) and not e.force:
+            raise Conflict(
+                f"endpoint {e.endpoint!r} has {running} calls or tasks running and {len(line.parked)} waiting\n"
+                "wait for them, or force it to sleep: what still runs after drain_within is cut off"
+            )
+        self._s.refuse_parked(line, put_to_sleep(e.endpoint))
+        for replica in list(line.current(State.STARTING, State.READY)):
+            self._s.retire(line, replica, Why.IDLE, now)
+        self._s.shelf.keep(line, now)
+        if line.asleep():
+            self._s.emit(Asleep(line.name))
+
+    def shut_down(self, e: ev.ShutDown, now: float) -> None:
+        """Law 9: stop admitting, refuse the queue, drain, stop."""
+        self._s.closing = True
+        for line in list(self._s.lines.values()):
+            self._s.refuse_parked(line, shutting_down())
+            self._s.shelf.drop(line)
+            for replica in list(line.replicas.values()):
+                self._s.retire(line, replica, Why.SHUTDOWN, now)
+
+    def _fresh(self, name: str, settings: Settings, old: Line | None) -> Line:
+        """A new line under the name; what still ends of a removed one's replicas stays counted."""
+        line = Line(name, settings, replicas=old.replicas if old else {})
+        self._s.lines[name] = line
+        return line

@@ -1,0 +1,164 @@
+"""Memory: what runs is measured, a start that does not fit waits, and what is idle goes to sleep for it.
+
+A start waits for memory in the order in which the starts were wanted. Room is made in this order:
+
+    1 templates, the one used longest ago first       2 idle replicas, long idle and quick to wake first
+    3 busy replicas whose turn is over: they take no new calls, end what they run, and go; none is ever cut off
+
+A turn is TURN_LOADS loads, but TURN_LEAST seconds: models that do not fit together are served in batches, A A A B B,
+with about a fifth of the time spent loading, and none waits much longer than a turn and a load for its first call. An
+idle replica goes before its turn is over once it has been idle as long as its own wake takes: to have kept it for
+the call that may come next costs then as much as the wake would (the break-even rule of the ski rental problem).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.core import events as ev
+from router.core.effects import Note
+from router.core.line import Line, Replica, Why
+from router.core.refusals import too_large
+from torpor.wire import State
+
+if TYPE_CHECKING:
+    from router.core.schedule import Schedule
+
+TURN_LOADS = 4.0
+TURN_LEAST = 1.0  # seconds
+WAKE_LEAST = 0.01  # seconds; below it wakes are equally cheap
+
+
+class Room:
+    """The machine's memory for endpoints: `limit` bytes, None for any number."""
+
+    def __init__(self, schedule: Schedule, limit: int | None) -> None:
+        self._s = schedule
+        self.limit = limit
+        self.platform = 0
+        self.hungry: dict[str, float] = {}  # endpoints whose start waits for memory -> since when
+        self.evictions = 0
+
+    def used(self) -> int:
+        """Bytes: measured where something was measured, else expected."""
+        replicas = sum(self._charge(r) for r in self._s.replicas.values() if r.state is not State.STOPPED)
+        return self.platform + replicas + sum(t.memory for t in self._s.shelf.templates.values())
+
+    def spare(self, size: int) -> bool:
+        """Whether something that can be done without fits in beside what is wanted."""
+        return self.limit is None or (not self.hungry and self.used() + size <= self.limit)
+
+    def admit(self, line: Line, now: float) -> bool:
+        """Whether a replica may start now. If not, it starts when there is room, or can never: its queue is refused."""
+        if self.limit is None:
+            return True
+        if line.name in self.hungry:
+            return False
+        if line.memory + self.platform > self.limit:
+            self._s.refuse_parked(line, too_large(line, self.platform, self.limit))
+            return False
+        if not self.hungry and self.used() + line.memory <= self.limit:
+            return True
+        self.hungry[line.name] = now
+        return False
+
+    def feed(self, now: float) -> None:
+        """Starts those that wait, oldest first, as far as there is room, and makes room for the first that lacks it."""
+        while self.hungry:
+            assert self.limit is not None
+            name = next(iter(self.hungry))
+            line = self._s.lines.get(name)
+            if line is None or line.revision is None or line.removed or self._s.closing or not line.short():
+                del self.hungry[name]
+                continue
+            lack = self.used() + line.memory - self.limit
+            if lack <= 0:
+                del self.hungry[name]
+                self._s.launch(line, line.revision, line.settings, now)
+                self._s.start_if_short(line, now)
+                continue
+            self._make_room(lack - self._going(), line, now)
+            return
+
+    def measured(self, e: ev.Measured, now: float) -> None:
+        self.platform = e.platform
+        for replica in self._s.replicas.values():
+            if (size := e.by_id.get(replica.id)) is not None:
+                replica.memory = size
+                line = self._s.lines.get(replica.endpoint)
+                if line is not None and replica.revision == line.revision:
+                    line.memory = max(line.memory, size)
+        for template in self._s.shelf.templates.values():
+            template.memory = e.by_id.get(template.id, template.memory)
+        if self.limit is not None and not self.hungry:
+            lack = self._drop_templates(self.used() - self.limit - self._going(), None)
+            self._send_away(lack, [r for r in self._ready(None) if not r.busy], now)
+
+    def _charge(self, replica: Replica) -> int:
+        line = self._s.lines.get(replica.endpoint)
+        return replica.memory or (line.memory if line else 0)
+
+    def _going(self) -> int:
+        """Bytes that come back without anything more being done."""
+        replicas = self._s.replicas.values()
+        leaving = (
+            r for r in replicas if r.state is State.STOPPING or (r.state is State.DRAINING and r.why is Why.ROOM)
+        )
+        templates = (t.memory for t in self._s.shelf.templates.values() if t.ending)
+        return sum(self._charge(r) for r in leaving) + sum(templates)
+
+    def _make_room(self, lack: int, wanted: Line, now: float) -> None:
+        """1, 2 and 3; where that is not enough yet, it is tried again when the next one may go."""
+        lack = self._drop_templates(lack, wanted)  # 1
+        until = {replica.id: self._stays_until(replica, wanted) for replica in self._ready(wanted)}
+        over = [replica for replica in self._ready(wanted) if until[replica.id] <= now]
+        lack = self._send_away(lack, [r for r in over if not r.busy], now)  # 2
+        lack = self._send_away(lack, [r for r in over if r.busy], now)  # 3
+        later = [at for at in until.values() if at > now]
+        if lack > 0 and later:
+            self._s.due("turn", wanted.name, min(later))
+
+    def _stays_until(self, replica: Replica, wanted: Line) -> float:
+        """The instant at which a ready replica may be sent away for the endpoint that waits."""
+        wake = self._s.lines[replica.endpoint].wake_takes()
+        if not replica.busy:
+            return min(replica.last_finish + wake, replica.ready_at + max(TURN_LEAST, TURN_LOADS * wake))
+        turn = max(TURN_LEAST, TURN_LOADS * max(wake, wanted.wake_takes()))
+        return max(replica.ready_at, self.hungry[wanted.name]) + turn
+
+    def _drop_templates(self, lack: int, wanted: Line | None) -> int:
+        """1; the bytes still lacking."""
+        kept = [line.template for line in self._s.lines.values() if line is not wanted and line.template is not None]
+        for template in sorted(kept, key=lambda each: each.used_at):
+            if lack <= 0:
+                break
+            if template.kept:
+                lack -= template.memory
+                self._s.shelf.drop(self._s.lines[template.endpoint])
+                self.evictions += 1
+        return lack
+
+    def _send_away(self, lack: int, replicas: list[Replica], now: float) -> int:
+        """2 or 3; the bytes still lacking."""
+        for replica in sorted(replicas, key=lambda r: self._worth_keeping(r, now)):
+            if lack <= 0:
+                break
+            lack -= self._charge(replica)
+            self.evictions += 1
+            why = "its turn is over" if replica.busy else "it was idle"
+            self._s.emit(Note(replica.endpoint, "evicted", f"replica {replica.id} goes for lack of memory: {why}"))
+            self._s.drain(self._s.lines[replica.endpoint], replica, Why.ROOM, now)
+        return lack
+
+    def _ready(self, wanted: Line | None) -> list[Replica]:
+        """Those that could be sent away: ready ones of other endpoints."""
+        return [
+            r
+            for r in self._s.replicas.values()
+            if r.state is State.READY and not r.trial and (wanted is None or r.endpoint != wanted.name)
+        ]
+
+    def _worth_keeping(self, replica: Replica, now: float) -> float:
+        """Small for what was used long ago and wakes quickly."""
+        wake = max(WAKE_LEAST, self._s.lines[replica.endpoint].wake_takes())
+        return wake / max(1e-3, now - replica.last_finish)

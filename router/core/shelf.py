@@ -1,0 +1,58 @@
+"""Templates: loaded processes that wait beside a sleeping endpoint, so that it wakes by a fork of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from router.core import events as ev
+from router.core.effects import Drop, Keep, Note
+from router.core.line import Line, Template
+
+if TYPE_CHECKING:
+    from router.core.schedule import Schedule
+
+GUESS = 32 << 20  # bytes that a template is taken to need until one was measured
+
+
+class Shelf:
+    """Which endpoints keep a template. `name` gives ids that are never given twice."""
+
+    def __init__(self, schedule: Schedule, name: Callable[[str, int], str]) -> None:
+        self._s = schedule
+        self._name = name
+        self.templates: dict[str, Template] = {}
+
+    def keep(self, line: Line, now: float) -> None:
+        """Has a template made where the endpoint may have one, has none, and the memory is there."""
+        if line.revision is None or line.removed or self._s.closing or line.settings.sleep == "deep":
+            return
+        if line.template is not None or line.no_template is not None or line.error is not None:
+            return
+        if not self._s.room.spare(GUESS):
+            return
+        template = Template(self._name(line.name, line.revision), line.name, line.revision, now)
+        line.template = self.templates[template.id] = template
+        self._s.emit(Keep(template.id, line.name, line.revision))
+
+    def drop(self, line: Line) -> None:
+        """Gives the endpoint's template up; its memory is there once Unkept has come."""
+        if line.template is not None and not line.template.ending:
+            line.template.ending = True
+            self._s.emit(Drop(line.template.id))
+        line.template = None
+
+    def kept(self, e: ev.Kept, now: float) -> None:
+        template = self.templates[e.template]
+        template.kept, template.memory = True, e.memory
+
+    def unkept(self, e: ev.Unkept, now: float) -> None:
+        template = self.templates.pop(e.template)
+        line = self._s.lines.get(template.endpoint)
+        if line is None or line.revision != template.revision or line.removed:
+            return
+        if line.template is template:
+            line.template = None
+        if e.reason is not None:
+            line.no_template = e.reason
+            self._s.emit(Note(line.name, "no_template", e.reason))
