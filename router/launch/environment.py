@@ -7,62 +7,122 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import anyio
 from packaging.requirements import InvalidRequirement, Requirement
 
 import torpor
+from router.launch.orphans import forget, remember, signal_group
 from torpor.errors import InvalidService
 
 LAST_LINES = 8
+LINE_MAX = 1 << 20  # bytes
+# What the host runs on, in the router's own versions: also where a bento's lock names others.
+OWN = ("bentoml", "uvloop", "httptools", "uvicorn", "websockets")
 
 
 class Environments:
-    """`<folder>/<key>`, where the key is the digest of what was asked for."""
+    """`<folder>/<key>`, where the key is the digest of what was asked for.
 
-    def __init__(self, folder: Path) -> None:
+    `run` is where the installers' pids are written down: one that outlives its router is ended by the next.
+    """
+
+    def __init__(self, folder: Path, run: Path) -> None:
         self._folder = folder
+        self._run_folder = run
         self._making: dict[str, asyncio.Lock] = {}
 
-    async def python(self, requirements: tuple[str, ...], tell: Callable[[str], None]) -> Path:
-        """An interpreter with these packages. Raises InvalidService with uv's last lines."""
-        missing = unmet(requirements)
-        if not missing:
+    async def python(self, listed: Path | None, tell: Callable[[str], None]) -> Path:
+        """An interpreter with the packages of a requirements file. Raises InvalidService with uv's last lines.
+
+        `tell` hears the installer's lines. Who comes while another makes the same environment waits for it.
+        """
+        missing = unmet(requirements(listed))
+        if listed is None or not missing:
             return Path(sys.executable)
-        key = key_of(requirements)
+        key = key_of(listed.read_text())
         async with self._making.setdefault(key, asyncio.Lock()):
             home = self._folder / key
-            python = home / "bin" / "python"
             if not (home / "complete").exists():
                 tell(f"making an environment for {', '.join(missing)}")
-                await self._make(home, requirements, tell)
-            return python
+                await self._make(home, listed, tell)
+            _link_torpor(home)
+            return home / "bin" / "python"
 
-    async def _make(self, home: Path, requirements: tuple[str, ...], tell: Callable[[str], None]) -> None:
+    async def _make(self, home: Path, listed: Path, tell: Callable[[str], None]) -> None:
         """A venv cannot be moved once made: `complete` is written last, and a folder without it is made again."""
-        shutil.rmtree(home, ignore_errors=True)
+        await _remove(home)
         home.parent.mkdir(parents=True, exist_ok=True)
-        python = home / "bin" / "python"
-        await _run(tell, *_uv(), "venv", "--quiet", "--python", sys.executable, str(home))
-        own = [f"{name}=={importlib.metadata.version(name)}" for name in ("bentoml", "uvloop", "httptools", "uvicorn")]
-        await _run(tell, *_uv(), "pip", "install", "--python", str(python), *own, "websockets", *requirements)
-        _complete(home, requirements)
+        uv = (sys.executable, "-m", "uv")
+        try:
+            await self._run(tell, listed.parent, *uv, "venv", "--quiet", "--python", sys.executable, str(home))
+            own = home / "own.txt"
+            own.write_text("\n".join(own_pins()))
+            files = ("--requirements", str(listed), "--requirements", str(own), "--overrides", str(own))
+            python = str(home / "bin" / "python")
+            await self._run(tell, listed.parent, *uv, "pip", "install", "--python", python, *files)
+            (home / "complete").write_text(listed.read_text())
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await _remove(home)
+            raise
+
+    async def _run(self, tell: Callable[[str], None], folder: Path, *command: str) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,  # a bento's own wheels are listed relative to its list
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "NO_COLOR": "1"},
+            start_new_session=True,
+            limit=LINE_MAX,
+        )
+        name = f"installer-{process.pid}"
+        lines: list[str] = []
+        try:
+            remember(self._run_folder, name, process.pid)
+            assert process.stdout is not None
+            async for raw in process.stdout:
+                lines.append(raw.decode(errors="replace").rstrip())
+                tell(lines[-1])
+            status = await process.wait()
+        except BaseException:
+            signal_group(process.pid, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                await process.wait()
+            raise
+        finally:
+            forget(self._run_folder, name)
+        if status != 0:
+            said = " | ".join(lines[-LAST_LINES:])
+            raise InvalidService(f"the bento's packages cannot be installed: {said}\nmend the bento's python packages")
 
 
-def _complete(home: Path, requirements: tuple[str, ...]) -> None:
-    """torpor itself comes from where it runs: the host must be the router's own version."""
-    purelib = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
-    Path(purelib, "torpor-host.pth").write_text(str(Path(torpor.__file__).parent.parent) + "\n")
-    (home / "complete").write_text("\n".join(requirements))
+def requirements(listed: Path | None) -> tuple[str, ...]:
+    """The requirements that a file lists, without pip's options, hashes and comments; none for no file."""
+    if listed is None or not listed.exists():
+        return ()
+    lines = (line.partition(" #")[0].partition(" --hash")[0].rstrip("\\ \t").strip() for line in _lines(listed))
+    return tuple(line for line in lines if line and not line.startswith(("#", "-")))
 
 
-def unmet(requirements: Iterable[str]) -> list[str]:
+def _lines(listed: Path) -> list[str]:
+    return listed.read_text().splitlines()
+
+
+def unmet(asked: Iterable[str]) -> list[str]:
     """Those requirements that this interpreter does not meet. Raises InvalidService for what is none."""
     missing = []
-    for line in requirements:
+    for line in asked:
+        if line.startswith((".", "/")) or (" " not in line and "://" in line):  # a wheel or an archive by its place
+            missing.append(line)
+            continue
         try:
             wanted = Requirement(line)
         except InvalidRequirement as error:
@@ -79,34 +139,30 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     return missing
 
 
-def key_of(requirements: Iterable[str]) -> str:
-    lines = [sys.version, importlib.metadata.version("bentoml"), *sorted(requirements)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+def own_pins() -> list[str]:
+    return [f"{name}=={importlib.metadata.version(name)}" for name in OWN]
 
 
-def _uv() -> tuple[str, ...]:
-    return (sys.executable, "-m", "uv")
+def key_of(listed: str) -> str:
+    """Of a list of requirements: the same packages for the same interpreter are one environment."""
+    lines = sorted(line.strip() for line in listed.splitlines() if line.strip())
+    return hashlib.sha256("\n".join([sys.version, *own_pins(), *lines]).encode()).hexdigest()[:16]
 
 
-async def _run(tell: Callable[[str], None], *command: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
-    lines: list[str] = []
-    try:
-        assert process.stdout is not None
-        async for raw in process.stdout:
-            lines.append(raw.decode(errors="replace").rstrip())
-            tell(lines[-1])
-        status = await process.wait()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if status != 0:
-        said = " | ".join(lines[-LAST_LINES:])
-        raise InvalidService(f"the bento's packages cannot be installed: {said}\nmend the bento's python packages")
+def _link_torpor(home: Path) -> None:
+    """The host is the router's own torpor, from where that is now. A link to the one package: what else lies beside
+    it (the platform's packages, the application's folders) is not the bento's."""
+    purelib = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)}))
+    link, package = purelib / "torpor", Path(torpor.__file__).parent
+    if link.is_symlink() and link.readlink() == package:
+        return
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+    part = purelib / "torpor.part"
+    part.unlink(missing_ok=True)
+    part.symlink_to(package)
+    part.rename(link)
+
+
+async def _remove(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

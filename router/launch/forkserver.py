@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from router.launch.logs import last_lines
 from torpor.errors import InternalError
 
 PACKET = 1 << 20  # bytes; the longest packet of either side (a schema, a list of modules)
 SPAWN_WITHIN = 120.0  # seconds until a fork-server has done its imports
+SHOWN = 5  # log lines of a fork-server that is gone
+CLOSE_WITHIN = 5.0  # seconds until a fork-server that sees the end of its control socket has ended
 # Libraries that start a thread per core when they are imported would forbid the fork.
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -73,24 +76,37 @@ class ForkServer:
         return self._control is not None
 
     async def spawn(self) -> None:
-        """Starts the process and waits for its imports. Raises InternalError when it does not come up."""
+        """Starts the process and waits for its imports. Raises InternalError when it does not come up.
+
+        Cancelled or failed, it leaves no process.
+        """
         ours, theirs = pair()
         env = {**os.environ, **dict.fromkeys(SINGLE_THREADED, "1")}
         command = [str(self._python), "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
-        with theirs, self._log.open("ab") as out:
-            self._process = await asyncio.to_thread(
-                subprocess.Popen,
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=env,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        try:
+            with theirs, self._log.open("ab") as out:
+                self._process = subprocess.Popen(  # a few ms: in a thread, whoever is cancelled would not know its pid
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=env,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            raise InternalError(
+                f"{self._python} cannot be run: {error.strerror}\ndeploy again: that makes the environment anew"
+            ) from None
         self._control = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
-        await self.preload(())
+        try:
+            await self.preload(())
+        except BaseException:
+            self.kill()
+            self._hang_up()
+            raise
 
     async def preload(self, modules: Sequence[str]) -> None:
         """Has modules imported before the next fork; those that start threads are skipped over there."""
@@ -112,15 +128,17 @@ class ForkServer:
         self._send({"op": "fork", "spec": spec}, descriptors)
 
     def kill(self) -> None:
+        """Ends the process without a word, and leaves nothing of it to be reaped."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+            asyncio.get_running_loop().run_in_executor(None, self._process.wait)
 
     async def close(self) -> None:
         """Ends the process: it sees the end of its control socket."""
         self._hang_up()
         if self._process is not None:
             try:
-                await asyncio.to_thread(self._process.wait, 5)
+                await asyncio.to_thread(self._process.wait, CLOSE_WITHIN)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 await asyncio.to_thread(self._process.wait)
@@ -130,13 +148,14 @@ class ForkServer:
             raise self._lost()
         try:
             socket.send_fds(self._control, [json.dumps(packet).encode()], list(descriptors))
+        except BlockingIOError:
+            raise InternalError("the fork-server has not yet taken what it was told before\ntry again later") from None
         except OSError as error:
             raise self._lost() from error
 
     def _lost(self) -> InternalError:
-        tail = self._log.read_text(errors="replace").splitlines()[-5:] if self._log.exists() else []
         return InternalError(
-            f"the fork-server is gone: {' | '.join(tail)}\nsee {self._log}; the next call starts it again"
+            f"the fork-server is gone: {' | '.join(last_lines(self._log, SHOWN))}\nsee {self._log}; the next call starts it again"
         )
 
     def _read(self) -> None:
@@ -150,6 +169,7 @@ class ForkServer:
             else:
                 self._told(packet)
         if ended:
+            self.kill()
             self._hang_up()
             for answer in self._answers:
                 if not answer.done():

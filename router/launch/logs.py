@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 KEPT = 20  # files an endpoint
-FILE_MAX = 16 << 20  # bytes; a longer one is cut to its last half when the next replica starts
+FILE_MAX = 16 << 20  # bytes; `bound` cuts a longer one to its last half
 TAIL_BYTES = 1 << 18  # bytes read for the last lines
 
 
 class Logs:
-    """`<folder>/<endpoint>/<replica>.log`."""
+    """`<folder>/<endpoint>/<replica>.log`. Everything here blocks for as long as the disk takes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file_max: int = FILE_MAX) -> None:
         self._folder = folder
+        self._file_max = file_max
 
     def open(self, endpoint: str, replica: str) -> Path:
         """A new replica's file; makes room for it."""
@@ -25,13 +27,16 @@ class Logs:
         files = self._files(endpoint)
         for old in files[: max(0, len(files) - KEPT + 1)]:
             old.unlink(missing_ok=True)
-        for path in files[-KEPT:]:
-            with contextlib.suppress(OSError):
-                if path.stat().st_size > FILE_MAX:
-                    path.write_bytes(last_bytes(path, FILE_MAX // 2))
         path = folder / f"{replica}.log"
         path.touch(mode=0o600)
         return path
+
+    def bound(self) -> None:
+        """Cuts what has grown too long, also while its replica goes on writing."""
+        for path in self._folder.rglob("*.log"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_size > self._file_max:
+                    cut(path, self._file_max // 2)
 
     def remove(self, endpoint: str) -> None:
         shutil.rmtree(self._folder / endpoint, ignore_errors=True)
@@ -49,20 +54,39 @@ class Logs:
         """What was written since `seen` (a position a file, kept up to date here), whole lines only."""
         for path in self._files(endpoint):
             with contextlib.suppress(OSError), path.open("rb") as file:
-                start = seen.get(path, 0)
-                if start > path.stat().st_size:
-                    start = 0  # it was cut
+                size = path.stat().st_size
+                start = min(seen.get(path, 0), size)  # one that was cut goes on at its end
                 file.seek(start)
-                whole, newline, _ = file.read(TAIL_BYTES).rpartition(b"\n")
+                read = file.read(TAIL_BYTES)
+                whole, newline, _ = read.rpartition(b"\n")
+                if not newline and len(read) == TAIL_BYTES:
+                    whole = read  # a line without an end is shown in pieces
                 seen[path] = start + len(whole) + len(newline)
-                if newline:
+                if whole or newline:
                     yield from (f"{path.stem} {line}" for line in whole.decode(errors="replace").split("\n"))
 
     def ends(self, endpoint: str) -> dict[Path, int]:
-        return {path: path.stat().st_size for path in self._files(endpoint)}
+        return {path: stat.st_size for path, stat in self._stats(endpoint)}
 
     def _files(self, endpoint: str) -> list[Path]:
-        return sorted((self._folder / endpoint).glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+        """The one written to last comes last."""
+        return [path for path, _ in sorted(self._stats(endpoint), key=lambda each: each[1].st_mtime_ns)]
+
+    def _stats(self, endpoint: str) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in (self._folder / endpoint).glob("*.log"):
+            with contextlib.suppress(FileNotFoundError):  # a new replica's start removes the oldest
+                yield path, path.stat()
+
+
+def cut(path: Path, keep: int) -> None:
+    """Leaves the last whole lines of at most `keep` bytes. Whoever writes has opened it for appending.
+
+    A line written just now may stand before those that are kept; none is written over.
+    """
+    with path.open("ab") as file:
+        kept = last_bytes(path, keep).partition(b"\n")[2]
+        os.ftruncate(file.fileno(), 0)
+        file.write(kept)
 
 
 def last_bytes(path: Path, size: int) -> bytes:
@@ -72,6 +96,10 @@ def last_bytes(path: Path, size: int) -> bytes:
 
 
 def last_lines(path: Path, lines: int) -> list[str]:
-    if lines <= 0 or not path.exists():
+    if lines <= 0:
         return []
-    return last_bytes(path, TAIL_BYTES).decode(errors="replace").splitlines()[-lines:]
+    try:
+        read = last_bytes(path, TAIL_BYTES)
+    except OSError:
+        return []
+    return read.decode(errors="replace").splitlines()[-lines:]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -13,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from router.core.events import Busy, Event, Exited, Failed, Ready
-from router.launch.forkserver import ForkServer, packets, pair
+from router.launch.forkserver import SPAWN_WITHIN, ForkServer, packets, pair
 from router.launch.logs import Logs, last_lines
-from router.launch.orphans import forget, reap, remember
+from router.launch.orphans import forget, reap, remember, signal_group
 from router.shell.plan import Plan
 
 BACKLOG = 1024
 SHOWN = 20  # log lines that travel with a failed start
-FORK_WITHIN = 30.0
+FORK_WITHIN = SPAWN_WITHIN + 30.0  # seconds; what the fork-server imports for others comes first
 
 
 @dataclass(slots=True)
@@ -36,6 +38,10 @@ class Forked:
     said: dict[str, Any] = field(default_factory=dict)
     exists: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def signal(self, number: int) -> None:
+        if self.pid is not None:
+            signal_group(self.pid, number)
 
 
 class ProcessLauncher:
@@ -82,7 +88,11 @@ class ProcessLauncher:
             server = await self._server(plan.python)
             await server.preload(plan.modules)
             forked = self._fork(server, replica, plan, tell)
-            await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
+            try:
+                await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
+            except TimeoutError:
+                server.kill()  # it hangs; its end is the end of all that it forked, and of this start
+                await forked.exists.wait()
         finally:
             under_way.set()
             del self._starting[replica]
@@ -93,11 +103,11 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         if forked is None:
             return
-        signal_group(forked.pid, signal.SIGTERM)
+        forked.signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(forked.over.wait(), within)
         except TimeoutError:
-            signal_group(forked.pid, signal.SIGKILL)
+            forked.signal(signal.SIGKILL)
             await forked.over.wait()
 
     def address(self, replica: str) -> str:
@@ -124,8 +134,8 @@ class ProcessLauncher:
         forget(self._run, f"forkserver-{server.pid}")
         self._servers = {python: other for python, other in self._servers.items() if other is not server}
         for forked in [f for f in self._replicas.values() if f.server is server]:
-            signal_group(forked.pid, signal.SIGKILL)
-            self._exited(forked, -signal.SIGKILL)
+            forked.signal(signal.SIGKILL)
+            when_gone(forked.pid, functools.partial(self._exited, forked, -signal.SIGKILL))
 
     def _told(self, packet: dict[str, Any]) -> None:
         forked = self._replicas.get(packet["replica"])
@@ -141,37 +151,42 @@ class ProcessLauncher:
     # One replica
 
     def _fork(self, server: ForkServer, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
-        ours, theirs = pair()
-        forked = Forked(replica, tell, ours, self._logs.open(plan.endpoint, replica), server)
         state, run = self._folder / "endpoints" / plan.endpoint, self._run / replica
         state.mkdir(parents=True, exist_ok=True)
         run.mkdir(mode=0o700)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs, listener, forked.log.open("ab") as log:
-            listener.bind(self.address(replica))
-            listener.listen(BACKLOG)
-            spec = {
-                "replica": replica,
-                "endpoint": plan.endpoint,
-                "revision": plan.revision,
-                "folder": str(plan.folder),
-                "bento": str(plan.bento) if plan.bento else None,
-                "target": plan.target,
-                "env": plan.env,
-                "state_folder": str(state),
-                "run_folder": str(run),
-                "concurrency": plan.concurrency,
-                "sessions": plan.sessions,
-                "learn": plan.learn,
-            }
-            try:
-                server.fork(spec, (listener.fileno(), theirs.fileno(), log.fileno()))
-            except BaseException:
-                ours.close()
-                raise
-        self._replicas[replica] = forked
+        spec = {
+            "replica": replica,
+            "endpoint": plan.endpoint,
+            "revision": plan.revision,
+            "folder": str(plan.folder),
+            "bento": str(plan.bento) if plan.bento else None,
+            "target": plan.target,
+            "env": plan.env,
+            "state_folder": str(state),
+            "run_folder": str(run),
+            "concurrency": plan.concurrency,
+            "sessions": plan.sessions,
+            "learn": plan.learn,
+        }
+        ours, theirs = pair()
+        try:
+            with theirs, socket.socket(socket.AF_UNIX) as listener:
+                path = self._logs.open(plan.endpoint, replica)
+                listener.bind(self.address(replica))
+                listener.listen(BACKLOG)
+                with path.open("ab") as log:
+                    server.fork(spec, (listener.fileno(), theirs.fileno(), log.fileno()))
+        except BaseException:
+            ours.close()
+            self._clear(replica)
+            raise
+        forked = self._replicas[replica] = Forked(replica, tell, ours, path, server)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._hear, forked)
         return forked
+
+    def _clear(self, replica: str) -> None:
+        (self._run / f"{replica}.sock").unlink(missing_ok=True)
+        shutil.rmtree(self._run / replica, ignore_errors=True)
 
     def _hear(self, forked: Forked) -> None:
         arrived, ended = packets(forked.control)
@@ -193,26 +208,33 @@ class ProcessLauncher:
         self._hear(forked)
         asyncio.get_running_loop().remove_reader(forked.control.fileno())
         forked.control.close()
-        signal_group(forked.pid, signal.SIGKILL)
+        if forked.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(forked.pid, signal.SIGKILL)  # the children that it leaves
         forget(self._run, forked.id)
-        (self._run / f"{forked.id}.sock").unlink(missing_ok=True)
-        clear(self._run / forked.id)
+        self._clear(forked.id)
         forked.exists.set()
         forked.over.set()
         forked.tell(Exited(forked.id, status, tuple(last_lines(forked.log, SHOWN))))
 
 
-def signal_group(pid: int | None, number: int) -> None:
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
+def when_gone(pid: int | None, then: Callable[[], None]) -> None:
+    """Calls `then` once a process has ended, whoever its parent is; at once where there is none."""
+    try:
+        watched = -1 if pid is None else os.pidfd_open(pid)
+    except ProcessLookupError:
+        watched = -1
+    if watched < 0:
+        return then()
+    loop = asyncio.get_running_loop()
 
+    def ended() -> None:
+        loop.remove_reader(watched)
+        os.close(watched)
+        then()
 
-def clear(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    loop.add_reader(watched, ended)
+    return None
 
 
 def memory(pid: int | None) -> int | None:
