@@ -50,7 +50,7 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
         None,
     ),
-    "threads": ("intra-op threads of a replica; 0: the cores shared among max_replicas", 0, 256),
+    "threads": ("intra-op threads of a replica, at most the cores divided by max_replicas", 1, 256),
 }
 
 

@@ -57,6 +57,14 @@ class ReplicaView(TypedDict):
     since: float  # seconds since the epoch
 
 
+class TemplateView(TypedDict):
+    """The loaded process from which a sleeping endpoint wakes."""
+
+    id: str
+    state: str  # loading, kept, ending
+    memory: int  # bytes, PSS
+
+
 class EndpointView(TypedDict):
     """One endpoint as the control plane shows it: `GET /torpor/v1/endpoints/<name>`."""
 
@@ -73,6 +81,8 @@ class EndpointView(TypedDict):
     parked: int
     last_call_at: float | None
     replicas: list[ReplicaView]
+    template: TemplateView | None
+    no_template: str | None  # why it has none, where it cannot have one
     settings: dict[str, Any]
     learned: dict[str, Any]  # modules to preload, start times, provider
     schema: dict[str, Any]

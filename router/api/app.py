@@ -26,7 +26,7 @@ from router.api.views import Views
 from router.bentos import Bentos
 from router.core.settings import Settings
 from router.launch.logs import Logs
-from router.launch.process import memory
+from router.launch.machine import memory
 from router.shell.deploys import Deploys
 from router.shell.engine import Engine
 from torpor.errors import InternalError, NotFound, TorporError

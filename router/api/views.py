@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from router.core.catalog import Registered
-from router.core.line import Line, Replica
-from router.launch.process import memory
+from router.core.line import Line, Replica, Template
+from router.launch.machine import memory
 from router.shell.engine import Engine
-from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, State
+from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, State, TemplateView
 
 
 class Views:
@@ -41,6 +41,8 @@ class Views:
             parked=len(line.parked) if line else 0,
             last_call_at=self._last_call(entry, line),
             replicas=replicas,
+            template=template_view(line.template) if line and line.template else None,
+            no_template=line.no_template if line else None,
             settings=settings_view(entry),
             learned={
                 "modules": list(entry.learned.modules),
@@ -82,6 +84,11 @@ def state_of(line: Line | None) -> str:
         if state in states:
             return str(shown)
     return str(EndpointState.FAILED if line and line.error else EndpointState.ASLEEP)
+
+
+def template_view(template: Template) -> TemplateView:
+    state = "ending" if template.ending else "kept" if template.kept else "loading"
+    return TemplateView(id=template.id, state=state, memory=template.memory)
 
 
 def settings_view(entry: Registered) -> dict[str, Any]:

@@ -21,5 +21,5 @@ class Settings:
     idle_after_last: float | None = None  # of the last replica, None: idle_after
     scale_window: float = 60.0  # replicas go by the most that was needed in this time
     sleep: str = "auto"  # deep: no process; template: a loaded process to fork from; auto: that, while memory allows
-    threads: int = 0  # intra-op threads of one replica; 0: the cores shared among the replicas that may run
+    threads: int = 1  # intra-op threads of one replica, at most its share of the cores
     port: int | None = None  # the endpoint's own port

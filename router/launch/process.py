@@ -14,15 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from router.core.events import Busy, Event, Exited, Failed, Ready
-from router.launch.forkserver import SPAWN_WITHIN, ForkServer, packets, pair
+from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
+from router.launch.forker import ANSWER_WITHIN, Forker, packets, pair
+from router.launch.forkserver import ForkServer
 from router.launch.logs import Logs, last_lines
+from router.launch.machine import memory
 from router.launch.orphans import forget, reap, remember, signal_group
+from router.launch.template import Template
 from router.shell.plan import Plan
 
 BACKLOG = 1024
 SHOWN = 20  # log lines that travel with a failed start
-FORK_WITHIN = SPAWN_WITHIN + 30.0  # seconds; what the fork-server imports for others comes first
+FORK_WITHIN = ANSWER_WITHIN + 30.0  # seconds; what the fork-server imports for others comes first
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class Forked:
     tell: Callable[[Event], None]
     control: socket.socket
     log: Path
-    server: ForkServer
+    server: Forker
     pid: int | None = None
     said: dict[str, Any] = field(default_factory=dict)
     exists: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,6 +57,7 @@ class ProcessLauncher:
         self._servers: dict[Path, ForkServer] = {}
         self._spawning: dict[Path, asyncio.Lock] = {}
         self._replicas: dict[str, Forked] = {}
+        self._templates: dict[str, Template] = {}
         self._starting: dict[str, asyncio.Event] = {}
         self._run_fd = -1
 
@@ -67,7 +71,10 @@ class ProcessLauncher:
         return found
 
     async def close(self) -> None:
-        """Ends the fork-servers; the replicas are stopped before."""
+        """Ends templates and fork-servers; the replicas are stopped before."""
+        for template in list(self._templates.values()):
+            template.end()
+            await template.over.wait()
         for server in list(self._servers.values()):
             await server.close()
             forget(self._run, f"forkserver-{server.pid}")
@@ -79,14 +86,14 @@ class ProcessLauncher:
     # The engine's Launcher
 
     async def prepare(self, plan: Plan) -> None:
-        server = await self._server(plan.python)
-        await server.preload(plan.modules)
+        await self._prepared(plan)
 
-    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None], template: str | None = None) -> None:
         under_way = self._starting[replica] = asyncio.Event()
         try:
-            server = await self._server(plan.python)
-            await server.preload(plan.modules)
+            server: Forker | None = self._templates.get(template) if template else None
+            if server is None or not server.alive:  # it died since it was chosen
+                server = await self._prepared(plan)
             forked = self._fork(server, replica, plan, tell)
             try:
                 await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
@@ -117,7 +124,54 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         return {} if forked is None else {**forked.said, "pid": forked.pid}
 
+    # Templates
+
+    async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        server = await self._prepared(plan)
+        spec = self._spec(template, plan) | {"template": True}
+        ours, theirs = pair()
+        path = self._logs.open(plan.endpoint, template)
+        made = self._templates[template] = Template(template, server, ours, path, self._told, self._server_gone)
+        try:
+            with theirs, path.open("ab") as log:
+                server.fork(spec, (theirs.fileno(), log.fileno()))
+            await made.load()
+            if made.reason is None:
+                tell(Kept(template, memory(made.pid) or 0))
+            else:
+                made.end()
+            await made.over.wait()
+        finally:
+            made.end()
+            made.kill()
+            self._templates.pop(template)
+            self._clear(template)
+            tell(Unkept(template, made.reason))
+
+    async def drop(self, template: str) -> None:
+        made = self._templates.get(template)
+        if made is None:
+            return
+        for forked in [f for f in self._replicas.values() if f.server is made]:
+            await forked.over.wait()  # it is their parent, who alone hears how they end
+        made.end()
+        await made.over.wait()
+
+    def pids(self) -> dict[str, int]:
+        """The processes of replicas and templates, by id."""
+        all_of: list[Forked | Template] = [*self._replicas.values(), *self._templates.values()]
+        return {each.id: each.pid for each in all_of if each.pid is not None}
+
+    def own_pids(self) -> list[int]:
+        """The fork-servers' processes."""
+        return [server.pid for server in self._servers.values()]
+
     # One fork-server an environment
+
+    async def _prepared(self, plan: Plan) -> ForkServer:
+        server = await self._server(plan.python)
+        await server.preload(plan.modules)
+        return server
 
     async def _server(self, python: Path) -> ForkServer:
         async with self._spawning.setdefault(python, asyncio.Lock()):
@@ -129,33 +183,47 @@ class ProcessLauncher:
                 self._servers[python] = server
             return server
 
-    def _server_gone(self, server: ForkServer) -> None:
-        """Its replicas have no parent that reports them any more: they end with it, and are watched by pid."""
-        forget(self._run, f"forkserver-{server.pid}")
-        self._servers = {python: other for python, other in self._servers.items() if other is not server}
+    def _server_gone(self, server: Forker) -> None:
+        """What it forked has no parent that reports it any more: it ends too, and is watched by pid."""
+        if isinstance(server, ForkServer):
+            forget(self._run, f"forkserver-{server.pid}")
+            self._servers = {python: other for python, other in self._servers.items() if other is not server}
         for forked in [f for f in self._replicas.values() if f.server is server]:
             forked.signal(signal.SIGKILL)
             when_gone(forked.pid, functools.partial(self._exited, forked, -signal.SIGKILL))
+        for template in [t for t in self._templates.values() if t.parent is server]:
+            template.kill()
+            when_gone(template.pid, functools.partial(self._template_over, template))
 
     def _told(self, packet: dict[str, Any]) -> None:
-        forked = self._replicas.get(packet["replica"])
-        if forked is None:
-            return
-        if packet["ev"] == "forked":
-            forked.pid = int(packet["pid"])
-            remember(self._run, forked.id, forked.pid)
-            forked.exists.set()
-        elif packet["ev"] == "exited":
-            self._exited(forked, int(packet["status"]))
+        name = packet["replica"]
+        if (template := self._templates.get(name)) is not None:
+            if packet["ev"] == "forked":
+                template.pid = int(packet["pid"])
+                remember(self._run, template.id, template.pid)
+            elif packet["ev"] == "exited":
+                self._template_over(template)
+        elif (forked := self._replicas.get(name)) is not None:
+            if packet["ev"] == "forked":
+                forked.pid = int(packet["pid"])
+                remember(self._run, forked.id, forked.pid)
+                forked.exists.set()
+            elif packet["ev"] == "exited":
+                self._exited(forked, int(packet["status"]))
+
+    def _template_over(self, template: Template) -> None:
+        forget(self._run, template.id)
+        template.over.set()
 
     # One replica
 
-    def _fork(self, server: ForkServer, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
-        state, run = self._folder / "endpoints" / plan.endpoint, self._run / replica
+    def _spec(self, name: str, plan: Plan) -> dict[str, Any]:
+        """What a child is told; makes the folders that it names."""
+        state, run = self._folder / "endpoints" / plan.endpoint, self._run / name
         state.mkdir(parents=True, exist_ok=True)
         run.mkdir(mode=0o700)
-        spec = {
-            "replica": replica,
+        return {
+            "replica": name,
             "endpoint": plan.endpoint,
             "revision": plan.revision,
             "folder": str(plan.folder),
@@ -168,6 +236,9 @@ class ProcessLauncher:
             "sessions": plan.sessions,
             "learn": plan.learn,
         }
+
+    def _fork(self, server: Forker, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
+        spec = self._spec(replica, plan)
         ours, theirs = pair()
         try:
             with theirs, socket.socket(socket.AF_UNIX) as listener:
@@ -234,17 +305,4 @@ def when_gone(pid: int | None, then: Callable[[], None]) -> None:
         then()
 
     loop.add_reader(watched, ended)
-    return None
-
-
-def memory(pid: int | None) -> int | None:
-    """A process's proportional set size in bytes (proc(5), smaps_rollup), None when it is gone."""
-    if pid is None:
-        return None
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
     return None

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -25,6 +26,8 @@ from torpor.errors import TorporError
 
 log = logging.getLogger("torpor.engine")
 
+Effort = ef.Start | ef.Stop | ef.Keep | ef.Drop  # what takes a task of its own
+
 
 class Trial:
     """A revision on trial: `verdict` is set when its replica is ready or has failed."""
@@ -38,7 +41,7 @@ class Trial:
 class Engine:
     """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history.
 
-    `plan` makes the plan of a live revision; it is asked once a revision.
+    `plan` makes the plan of a live revision; it is asked once a revision. `memory` is in bytes, None for no limit.
     """
 
     def __init__(
@@ -49,10 +52,11 @@ class Engine:
         clock: Callable[[], float],
         note: Callable[[ef.Note], None],
         plan: Callable[[str, int], Awaitable[Plan]],
+        memory: int | None = None,
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
-        self.schedule = Schedule(name)
+        self.schedule = Schedule(name, memory)
         self._clock = clock
         self._plan_of = plan
         self._plans: dict[tuple[str, int], Plan] = {}
@@ -61,7 +65,7 @@ class Engine:
         self._serial = 0
         self._inbox: deque[ev.Event] = deque()
         self._stepping = False
-        self._work: deque[ef.Start | ef.Stop] = deque()
+        self._work: deque[Effort] = deque()
         self._nudged = anyio.Event()
         self._wakes_at = math.inf
         self._trials: dict[str, Trial] = {}
@@ -69,6 +73,8 @@ class Engine:
         self._perform: dict[type, Callable[[Any], None]] = {
             ef.Start: self._hand_over,
             ef.Stop: self._hand_over,
+            ef.Keep: self._hand_over,
+            ef.Drop: self._hand_over,
             ef.Grant: self._grant,
             ef.Refuse: self._refuse,
             ef.Proved: self._proved,
@@ -267,29 +273,45 @@ class Engine:
         for over in self._falling_asleep.pop(effect.endpoint, []):
             over.set()
 
-    def _hand_over(self, effect: ef.Start | ef.Stop) -> None:
+    def _hand_over(self, effect: Effort) -> None:
         """For `run` to perform: an event may be told outside of any task, by a connection or a descriptor."""
         self._work.append(effect)
         self._nudged.set()
 
     def _spawn(self, tasks: TaskGroup) -> None:
         while self._work:
-            effect = self._work.popleft()
-            if isinstance(effect, ef.Start):
-                tasks.start_soon(self._start, effect)
-            else:
-                tasks.start_soon(self._stop, effect)
+            match effect := self._work.popleft():
+                case ef.Start():
+                    tasks.start_soon(self._start, effect)
+                case ef.Stop():
+                    tasks.start_soon(self._stop, effect)
+                case ef.Keep():
+                    tasks.start_soon(self._keep, effect)
+                case ef.Drop():
+                    tasks.start_soon(self._drop, effect)
 
     async def _start(self, effect: ef.Start) -> None:
         try:
             plan = await self._plan(effect.endpoint, effect.revision)
-            await self.launcher.start(effect.replica, plan, self.tell)
+            await self.launcher.start(effect.replica, plan, self.tell, effect.template)
         except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
             if not isinstance(error, TorporError):
                 log.exception("replica %s could not be started", effect.replica)
             reason = str(error).partition("\n")[0] or type(error).__name__
             self.tell(ev.Failed(effect.replica, reason))
             self.tell(ev.Exited(effect.replica, 1))
+
+    async def _keep(self, effect: ef.Keep) -> None:
+        try:
+            plan = await self._plan(effect.endpoint, effect.revision)
+            await self.launcher.keep(effect.template, replace(plan, learn=False, sessions=()), self.tell)
+        except Exception as error:  # the edge of a task: an endpoint without a template sleeps deep
+            log.warning("endpoint %s keeps no template: %s", effect.endpoint, str(error).partition("\n")[0])
+            if effect.template in self.schedule.shelf.templates:
+                self.tell(ev.Unkept(effect.template))
+
+    async def _drop(self, effect: ef.Drop) -> None:
+        await self.launcher.drop(effect.template)
 
     async def _plan(self, endpoint: str, revision: int) -> Plan:
         plan = self._plans.get((endpoint, revision))

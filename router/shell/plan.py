@@ -34,8 +34,11 @@ class Launcher(Protocol):
         """Does what can be done before a start, so that the start is quick. Raises TorporError."""
         ...
 
-    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
-        """Returns when the replica's process exists. Raises TorporError: then there is none, and nothing is told."""
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None], template: str | None = None) -> None:
+        """Returns when the replica's process exists. Raises TorporError: then there is none, and nothing is told.
+
+        Forked from the template where one is named and still there.
+        """
         ...
 
     async def stop(self, replica: str, within: float) -> None:
@@ -48,4 +51,12 @@ class Launcher(Protocol):
 
     def said(self, replica: str) -> Mapping[str, Any]:
         """What the replica said when it became ready: schema, facts, modules; and `pid`."""
+        ...
+
+    async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        """Makes a template and returns when its process is gone. Tells Kept when it is loaded, and Unkept at last."""
+        ...
+
+    async def drop(self, template: str) -> None:
+        """Ends a template once nothing that was forked from it runs; returns when it is gone."""
         ...

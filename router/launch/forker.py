@@ -1,0 +1,125 @@
+"""The router's end of a process that forks replicas: its control socket and its packets.
+
+A fork-server is one, and so is a template. The bytes are in `docs/protocols.md`, "Router and fork-server".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from router.launch.logs import last_lines
+from torpor.errors import InternalError
+
+PACKET = 1 << 20  # bytes; the longest packet of either side (a schema, a list of modules)
+ANSWER_WITHIN = 120.0  # seconds until it has done its imports, or has loaded its service
+SHOWN = 5  # log lines of a fork-server that is gone
+
+
+def packets(ends: socket.socket) -> tuple[list[dict[str, Any]], bool]:
+    """All packets that wait in a non-blocking socket, and whether the other side is gone."""
+    out: list[dict[str, Any]] = []
+    while True:
+        try:
+            packet = ends.recv(PACKET)
+        except BlockingIOError:
+            return out, False
+        except ConnectionError:
+            return out, True
+        if not packet:
+            return out, True
+        out.append(json.loads(packet))
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Our end, which does not block, and theirs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+class Forker:
+    """`told` takes each packet about a replica; `gone` is called once, when the other side has hung up."""
+
+    def __init__(self, log: Path, told: Callable[[dict[str, Any]], None], gone: Callable[[Any], None]) -> None:
+        self._log = log
+        self._told = told
+        self._gone = gone
+        self._control: socket.socket | None = None
+        self._answers: list[asyncio.Future[dict[str, Any]]] = []
+
+    @property
+    def alive(self) -> bool:
+        return self._control is not None
+
+    def fork(self, spec: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Asks for a child; `forked` and `exited` follow by `told`. Raises InternalError."""
+        self._send({"op": "fork", "spec": spec}, descriptors)
+
+    def kill(self) -> None:
+        """Ends the process without a word."""
+        raise NotImplementedError
+
+    def _listen(self, control: socket.socket) -> None:
+        self._control = control
+        asyncio.get_running_loop().add_reader(control.fileno(), self._read)
+
+    async def _answer(self) -> dict[str, Any]:
+        """The next `ready`. A process that does not say it in time is ended. Raises InternalError."""
+        answer = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        try:
+            return await asyncio.wait_for(asyncio.shield(answer), ANSWER_WITHIN)
+        except TimeoutError:
+            self.kill()
+            raise self._lost() from None
+
+    def _send(self, packet: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        if self._control is None:
+            raise self._lost()
+        try:
+            socket.send_fds(self._control, [json.dumps(packet).encode()], list(descriptors))
+        except BlockingIOError:
+            raise InternalError(
+                "a forking process has not yet taken what it was told before\ntry again later"
+            ) from None
+        except OSError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> InternalError:
+        return InternalError(
+            f"a forking process is gone: {' | '.join(last_lines(self._log, SHOWN))}\n"
+            f"see {self._log}; the next call starts it again"
+        )
+
+    def _read(self) -> None:
+        if self._control is None:
+            return
+        arrived, ended = packets(self._control)
+        for packet in arrived:
+            if packet["ev"] == "ready":
+                if self._answers and not (answer := self._answers.pop(0)).done():
+                    answer.set_result(packet)
+            else:
+                self._told(packet)
+        if ended:
+            self.kill()
+            self._hang_up()
+            for answer in self._answers:
+                if not answer.done():
+                    answer.set_exception(self._lost())
+            self._answers.clear()
+            self._gone(self)
+
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None

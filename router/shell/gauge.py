@@ -1,0 +1,53 @@
+"""Measures what runs, so that the schedule decides about memory by what is taken and not by what was declared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from router.core.events import Measured
+from router.shell.engine import Engine
+
+EVERY = 2.0  # seconds, while something runs
+
+
+class Processes(Protocol):
+    """What a launcher says of its processes."""
+
+    def pids(self) -> dict[str, int]:
+        """Of replicas and templates, by id."""
+        ...
+
+    def own_pids(self) -> list[int]:
+        """Of the launcher itself."""
+        ...
+
+
+class Gauge:
+    """`measure` gives a process's bytes, None when it is gone."""
+
+    def __init__(self, engine: Engine, processes: Processes, measure: Callable[[int], int | None]) -> None:
+        self._engine = engine
+        self._processes = processes
+        self._measure = measure
+
+    async def run(self) -> None:
+        """Until cancelled. Nothing is read while nothing runs."""
+        while True:
+            if self._processes.pids():
+                await self.look()
+            await anyio.sleep(EVERY)
+
+    async def look(self) -> None:
+        """One measurement. Reading a process's maps takes a millisecond and more: not on the event loop."""
+        by_id = self._processes.pids()
+        own = [os.getpid(), *self._processes.own_pids()]
+        sizes, platform = await anyio.to_thread.run_sync(self._read, by_id, own)
+        self._engine.tell(Measured(sizes, platform))
+
+    def _read(self, by_id: dict[str, int], own: list[int]) -> tuple[dict[str, int], int]:
+        sizes = {name: size for name, pid in by_id.items() if (size := self._measure(pid)) is not None}
+        return sizes, sum(self._measure(pid) or 0 for pid in own)
