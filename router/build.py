@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class Packages:
         return self.bentos.needs(tag)
 
     async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        return await self.environments.python(needs.requirements, tell)
+        return await self.environments.python(needs.listed, tell)
 
 
 @dataclass(slots=True)
@@ -209,9 +210,13 @@ def build(config: Config) -> Router:
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)
 
+    def forget(endpoint: str) -> None:
+        logs.remove(endpoint)
+        shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
+
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan)
-    packages = Packages(bentos, Environments(config.data / "environments"))
-    deploys = Deploys(engine, catalog, store, packages, listeners)
+    packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
+    deploys = Deploys(engine, catalog, store, packages, listeners, forget)
     return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)
 
 

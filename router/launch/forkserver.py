@@ -85,7 +85,8 @@ class ForkServer:
         command = [str(self._python), "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
         try:
             with theirs, self._log.open("ab") as out:
-                self._process = subprocess.Popen(  # a few ms: in a thread, whoever is cancelled would not know its pid
+                # A few ms; were it done in a thread, a caller who is cancelled would leave a process without a pid.
+                self._process = subprocess.Popen(  # noqa: ASYNC220
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -154,9 +155,8 @@ class ForkServer:
             raise self._lost() from error
 
     def _lost(self) -> InternalError:
-        return InternalError(
-            f"the fork-server is gone: {' | '.join(last_lines(self._log, SHOWN))}\nsee {self._log}; the next call starts it again"
-        )
+        said = " | ".join(last_lines(self._log, SHOWN))
+        return InternalError(f"the fork-server is gone: {said}\nsee {self._log}; the next call starts it again")
 
     def _read(self) -> None:
         if self._control is None:
