@@ -15,6 +15,7 @@ import yaml  # bentoml brings it
 from bentoml._internal.tag import Tag
 from bentoml.exceptions import BentoMLException
 
+from router.launch.environment import requirements
 from router.shell.deploys import Needs
 from torpor.errors import BadRequest, BodyTooLarge, InvalidService, ModelNotFound, NotFound
 
@@ -85,12 +86,14 @@ class Bentos:
             raise InvalidService(f"bento {tag} names no service in its bento.yaml\nbuild it again")
         for model in manifest.get("models") or []:
             _check_model(str(model["tag"]), tag)
+        listed = _listed(path)
         required = tuple(env["name"] for env in manifest.get("envs") or [] if env.get("value") in (None, ""))
         return Needs(
             folder=path / "src",
             bento=path,
             target=manifest["service"],
-            requirements=_requirements(path),
+            requirements=requirements(listed),
+            listed=listed,
             required_env=required,
         )
 
@@ -111,13 +114,10 @@ def _check_model(model: str, bento: str) -> None:
         ) from None
 
 
-def _requirements(path: Path) -> tuple[str, ...]:
-    """The Python packages that the bento asks for, as it lists them."""
-    listed = path / "env" / "python" / "requirements.txt"
-    if not listed.exists():
-        return ()
-    lines = (line.partition(" #")[0].strip() for line in listed.read_text().splitlines())
-    return tuple(line for line in lines if line and not line.startswith(("#", "-")))
+def _listed(path: Path) -> Path | None:
+    """The file that lists the bento's Python packages: the one with every version locked where there is one."""
+    folder = path / "env" / "python"
+    return next((f for f in (folder / "requirements.lock.txt", folder / "requirements.txt") if f.is_file()), None)
 
 
 def _unpack(tar: Path, target: Path) -> None:

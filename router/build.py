@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -27,10 +28,12 @@ from router.core.catalog import Catalog
 from router.core.effects import Note
 from router.launch.environment import Environments
 from router.launch.logs import Logs
+from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
 from router.shell.deploys import Deploys, Needs
 from router.shell.engine import Engine
+from router.shell.gauge import Gauge
 from router.shell.plan import Plan
 from router.store import Store
 from torpor.errors import Conflict, TorporError
@@ -52,7 +55,7 @@ class Packages:
         return self.bentos.needs(tag)
 
     async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        return await self.environments.python(needs.requirements, tell)
+        return await self.environments.python(needs.listed, tell)
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ class Router:
             await tasks.start(self.engine.run)
             for entry in self.store.load():
                 self.catalog.put(entry)
-                self.engine.live(entry.name, entry.revision, entry.settings)
+                self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
             port = await self.listeners.open(self.config.port, main=True)
             url = f"http://{shown(self.config.host)}:{port}"
             server = self._control_plane(url)
@@ -126,6 +129,7 @@ class Router:
                         await self.listeners.open(entry.settings.port)
             tasks.start_soon(self._warm)
             tasks.start_soon(self._count)
+            tasks.start_soon(Gauge(self.engine, self.launcher, memory).run)
             started(url)
             await self.stop.wait()
             await self._shut_down(proxy, server)
@@ -209,9 +213,14 @@ def build(config: Config) -> Router:
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)
 
-    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan)
-    packages = Packages(bentos, Environments(config.data / "environments"))
-    deploys = Deploys(engine, catalog, store, packages, listeners)
+    def forget(endpoint: str) -> None:
+        logs.remove(endpoint)
+        shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
+
+    room = config.memory or int(SHARE * memory_total())
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
+    packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
+    deploys = Deploys(engine, catalog, store, packages, listeners, forget)
     return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import torpor
+from router.api.events import Events, defect
 from router.api.guard import check_source
 from router.api.read import read_deploy, read_flag, read_object, read_tail
 from router.api.views import Views
@@ -27,9 +26,9 @@ from router.bentos import Bentos
 from router.core.settings import Settings
 from router.launch.logs import Logs
 from router.launch.machine import memory
-from router.shell.deploys import Deploys
+from router.shell.deploys import Deploys, Tell
 from router.shell.engine import Engine
-from torpor.errors import InternalError, NotFound, TorporError
+from torpor.errors import NotFound, TorporError
 from torpor.wire import API, RETRY_AFTER_MAX
 
 log = logging.getLogger("torpor.api")
@@ -124,32 +123,17 @@ class ControlPlane:
 
     async def deploy(self, request: HTTPRequest) -> Response:
         wanted = read_deploy(await read_object(request), self.defaults)
-        events = self.deploys.deploy(wanted)
-        first = await anext(events)  # what is wrong at once is answered with its own status
-        return StreamingResponse(self._told(first, events), media_type="application/x-ndjson")
 
-    async def _told(self, first: dict[str, Any], events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-        """One JSON object a line; the last is `deployed` or `error`."""
-        try:
-            yield line({"event": "phase", **first})
-            async for event in events:
-                if "endpoint" in event:
-                    yield line({"event": "deployed", "endpoint": self.views.endpoint(event["endpoint"])})
-                else:
-                    yield line({"event": "phase", **event})
-        except TorporError as error:
-            yield line({"event": "error", "status": error.status, **error.body()})
-        except Exception:  # the edge of a request: the status line is out already
-            log.exception("a deploy failed")
-            yield line({"event": "error", "status": 500, **defect().body()})
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]  # an async generator: a caller who left ends it here
+        async def work(tell: Tell) -> dict[str, Any]:
+            await self.deploys.deploy(wanted, tell)
+            return {"event": "deployed", "endpoint": self.views.endpoint(wanted.name)}
+
+        return Events(work, answer)
 
     async def remove(self, request: HTTPRequest) -> Response:
         name = request.path_params["name"]
         view = self.views.endpoint(name)
         await self.deploys.remove(name)
-        self.logs.remove(name)
         return JSONResponse(view)
 
     async def wake(self, request: HTTPRequest) -> Response:
@@ -189,10 +173,6 @@ class ControlPlane:
         return JSONResponse({"bento": tag})
 
 
-def line(event: dict[str, Any]) -> bytes:
-    return json.dumps(event).encode() + b"\n"
-
-
 def metrics(view: Any) -> str:
     """An endpoint's counts in Prometheus' text format, known without a replica."""
     label = f'{{endpoint="{view["name"]}"}}'
@@ -211,12 +191,6 @@ def answer(error: TorporError) -> Response:
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(min(RETRY_AFTER_MAX, error.retry_after)))
     return JSONResponse(error.body(), error.status, headers)
-
-
-def defect() -> InternalError:
-    return InternalError(
-        "torpor failed at this request\nthe router's log has the reason at " + time.strftime("%H:%M:%S")
-    )
 
 
 async def healthy(request: HTTPRequest) -> Response:

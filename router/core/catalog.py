@@ -24,6 +24,11 @@ class Learned:
     facts: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def memory(self) -> int:
+        """Bytes (PSS) of the replica that started first, 0 where it was not measured."""
+        return int(self.facts.get("memory", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:

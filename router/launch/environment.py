@@ -45,7 +45,7 @@ class Environments:
         missing = unmet(requirements(listed))
         if listed is None or not missing:
             return Path(sys.executable)
-        key = key_of(listed.read_text())
+        key = key_of(listed)
         async with self._making.setdefault(key, asyncio.Lock()):
             home = self._folder / key
             if not (home / "complete").exists():
@@ -66,7 +66,7 @@ class Environments:
             files = ("--requirements", str(listed), "--requirements", str(own), "--overrides", str(own))
             python = str(home / "bin" / "python")
             await self._run(tell, listed.parent, *uv, "pip", "install", "--python", python, *files)
-            (home / "complete").write_text(listed.read_text())
+            (home / "complete").touch()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await _remove(home)
@@ -108,12 +108,9 @@ def requirements(listed: Path | None) -> tuple[str, ...]:
     """The requirements that a file lists, without pip's options, hashes and comments; none for no file."""
     if listed is None or not listed.exists():
         return ()
-    lines = (line.partition(" #")[0].partition(" --hash")[0].rstrip("\\ \t").strip() for line in _lines(listed))
-    return tuple(line for line in lines if line and not line.startswith(("#", "-")))
-
-
-def _lines(listed: Path) -> list[str]:
-    return listed.read_text().splitlines()
+    lines = (line.partition(" #")[0].partition(" --hash")[0] for line in listed.read_text().splitlines())
+    bare = (line.rstrip("\\").strip() for line in lines)
+    return tuple(line for line in bare if line and not line.startswith(("#", "-")))
 
 
 def unmet(asked: Iterable[str]) -> list[str]:
@@ -143,9 +140,9 @@ def own_pins() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in OWN]
 
 
-def key_of(listed: str) -> str:
-    """Of a list of requirements: the same packages for the same interpreter are one environment."""
-    lines = sorted(line.strip() for line in listed.splitlines() if line.strip())
+def key_of(listed: Path) -> str:
+    """Of a file of requirements: the same packages for the same interpreter are one environment."""
+    lines = sorted(line.strip() for line in listed.read_text().splitlines() if line.strip())
     return hashlib.sha256("\n".join([sys.version, *own_pins(), *lines]).encode()).hexdigest()[:16]
 
 

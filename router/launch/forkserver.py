@@ -44,7 +44,8 @@ class ForkServer(Forker):
         command = [str(self._python), "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
         try:
             with theirs, self._log.open("ab") as out:
-                self._process = subprocess.Popen(  # a few ms: in a thread, whoever is cancelled would not know its pid
+                # A few ms; were it done in a thread, a caller who is cancelled would leave a process without a pid.
+                self._process = subprocess.Popen(  # noqa: ASYNC220
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=out,

@@ -18,7 +18,7 @@ from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
 from router.launch.forker import ANSWER_WITHIN, Forker, packets, pair
 from router.launch.forkserver import ForkServer
 from router.launch.logs import Logs, last_lines
-from router.launch.machine import memory
+from router.launch.machine import memory, share
 from router.launch.orphans import forget, reap, remember, signal_group
 from router.launch.template import Template
 from router.shell.plan import Plan
@@ -123,6 +123,10 @@ class ProcessLauncher:
     def said(self, replica: str) -> Mapping[str, Any]:
         forked = self._replicas.get(replica)
         return {} if forked is None else {**forked.said, "pid": forked.pid}
+
+    def measure(self, replica: str) -> int:
+        forked = self._replicas.get(replica)
+        return (memory(forked.pid) if forked is not None else None) or 0
 
     # Templates
 
@@ -229,7 +233,7 @@ class ProcessLauncher:
             "folder": str(plan.folder),
             "bento": str(plan.bento) if plan.bento else None,
             "target": plan.target,
-            "env": plan.env,
+            "env": {"TORPOR_THREADS": str(share(plan.threads, plan.replicas)), **plan.env},
             "state_folder": str(state),
             "run_folder": str(run),
             "concurrency": plan.concurrency,

@@ -6,8 +6,10 @@ the one before or the one after.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +23,10 @@ from router.shell.plan import Plan
 from torpor.errors import BadRequest, Conflict, NotFound
 from torpor.wire import NAME
 
+log = logging.getLogger("torpor.deploys")
+
+SHOWN = 5  # packages named in a deploy's events
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -30,6 +36,7 @@ class Needs:
     bento: Path
     target: str
     requirements: tuple[str, ...] = ()
+    listed: Path | None = None  # the file that lists them
     required_env: tuple[str, ...] = ()
 
 
@@ -73,60 +80,86 @@ class Request:
     settings: Settings
 
 
-class Deploys:
-    """Changes of what exists; one change of an endpoint at a time."""
+# Takes an event of a deploy as it happens: `docs/protocols.md`, "Control plane".
+Tell = Callable[[dict[str, Any]], None]
 
-    def __init__(self, engine: Engine, catalog: Catalog, records: Records, packages: Packages, ports: Ports) -> None:
+
+class Deploys:
+    """Changes of what exists; one change of an endpoint at a time.
+
+    `forget` removes what an endpoint has left on the disk: its logs, its state.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        records: Records,
+        packages: Packages,
+        ports: Ports,
+        forget: Callable[[str], None],
+    ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._records = records
         self._packages = packages
         self._ports = ports
+        self._forget = forget
         self._changing: set[str] = set()
 
-    async def deploy(self, request: Request) -> AsyncIterator[dict[str, Any]]:
-        """Yields `{"phase", "detail"}` as it goes on and `{"endpoint": name}` at last. Raises what hinders it.
+    async def deploy(self, request: Request, tell: Tell) -> None:
+        """Returns when the endpoint is live. Raises what hinders it.
 
-        1 check, 2 environment, 3 one start, 4 the endpoint's own port, 5 write, 6 publish. Closing the iterator
-        before 5 leaves everything as it was.
+        1 check, 2 environment, 3 one start, 4 the endpoint's own port, 5 write, 6 publish. Cancelled before 5 it
+        leaves everything as it was; 5 and 6 are not cancelled any more. Nothing is told before 1 has passed.
         """
-        self._begin(request.name)
-        try:
+        with self._change(request.name):
             needs = await anyio.to_thread.run_sync(self._check, request)  # 1
-            yield {"phase": "checked", "detail": request.bento}
-            yield {"phase": "preparing environment", "detail": ", ".join(needs.requirements) or "the platform's own"}
-            python = await self._packages.environment(needs, lambda line: None)  # 2
+            tell(phase("checked", request.bento))
+            tell(phase("preparing environment", shortened(needs.requirements)))
+            python = await self._packages.environment(needs, lambda line: tell({"event": "log", "line": line}))  # 2
             before = self._catalog.endpoints.get(request.name)
             revision = before.revision + 1 if before else 1
-            yield {"phase": "starting", "detail": f"revision {revision}"}
+            tell(phase("starting", f"revision {revision}"))
             plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
             learned = await self._try(plan, request.settings)  # 3
             try:
                 await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
-                entry = self._entry(request, revision, learned, before)
-                await self._move_port(before, entry)  # 4
-                await self._records.put(entry)  # 5
+                await self._commit(self._entry(request, revision, learned, before), before)
             except BaseException:
                 self._engine.abandon(request.name)
                 raise
-            self._catalog.put(entry)  # 6
-            self._engine.live(entry.name, revision, entry.settings)
-            yield {"endpoint": entry.name}
-        finally:
-            self._changing.discard(request.name)
+
+    async def _commit(self, entry: Registered, before: Registered | None) -> None:
+        """The old port is given up when the new revision is written, the new one when it could not be."""
+        old, new = before.settings.port if before else None, entry.settings.port
+        if new is not None and new != old:
+            await self._ports.open(new)  # 4
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._records.put(entry)  # 5
+        except BaseException:
+            if new is not None and new != old:
+                self._ports.close(new)
+            raise
+        self._catalog.put(entry)  # 6
+        self._engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        if old is not None and new != old:
+            self._ports.close(old)
 
     async def remove(self, name: str) -> None:
-        """Takes the endpoint out of the store, then off the air; returns when its calls are drained."""
-        self._begin(name)
-        try:
-            entry = self._catalog.endpoints[name]
+        """Takes the endpoint out of the store, then off the air; returns when its calls are drained.
+
+        Once begun it is seen through, whoever leaves. Raises EndpointNotFound or Conflict.
+        """
+        with self._change(name), anyio.CancelScope(shield=True):
+            entry = self._catalog.named(name)
             await self._records.delete(name)
             self._catalog.remove(name)
             if entry.settings.port is not None:
                 self._ports.close(entry.settings.port)
             await self._engine.remove(name)
-        finally:
-            self._changing.discard(name)
+            await anyio.to_thread.run_sync(self._forget, name)
 
     async def plan(self, endpoint: str, revision: int) -> Plan:
         """The plan of a live revision, from what is registered."""
@@ -134,13 +167,18 @@ class Deploys:
         if entry is None or entry.revision != revision:
             raise NotFound(f"revision {revision} of {endpoint!r} is not live any more\ncall again")
         needs = await anyio.to_thread.run_sync(self._packages.needs, entry.bento)
-        python = await self._packages.environment(needs, lambda line: None)
+        python = await self._packages.environment(needs, log.info)
         return plan_of(endpoint, revision, needs, python, entry.env, entry.settings, entry.learned)
 
-    def _begin(self, name: str) -> None:
+    @contextmanager
+    def _change(self, name: str) -> Iterator[None]:
         if name in self._changing:
             raise Conflict(f"endpoint {name!r} is being deployed or removed\nwait until that has ended")
         self._changing.add(name)
+        try:
+            yield
+        finally:
+            self._changing.discard(name)
 
     def _check(self, request: Request) -> Needs:
         if not NAME.fullmatch(request.name):
@@ -161,10 +199,11 @@ class Deploys:
     async def _try(self, plan: Plan, settings: Settings) -> Learned:
         replica = await self._engine.prove(plan, settings)
         said = self._engine.launcher.said(replica)
+        memory = await anyio.to_thread.run_sync(self._engine.launcher.measure, replica)
         return Learned(
             modules=tuple(said.get("modules", ())),
             schema=dict(said.get("schema", {})),
-            facts=dict(said.get("facts", {})),
+            facts={**said.get("facts", {}), "memory": memory},
             phases=dict(said.get("phases", {})),
         )
 
@@ -177,14 +216,20 @@ class Deploys:
             settings=request.settings,
             created_at=before.created_at if before else time.time(),
             learned=learned,
+            calls=before.calls if before else 0,
+            cold_starts=before.cold_starts if before else 0,
+            last_call_at=before.last_call_at if before else None,
         )
 
-    async def _move_port(self, before: Registered | None, entry: Registered) -> None:
-        old = before.settings.port if before else None
-        if entry.settings.port is not None and entry.settings.port != old:
-            await self._ports.open(entry.settings.port)
-        if old is not None and old != entry.settings.port:
-            self._ports.close(old)
+
+def phase(name: str, detail: str) -> dict[str, Any]:
+    return {"event": "phase", "phase": name, "detail": detail}
+
+
+def shortened(requirements: tuple[str, ...]) -> str:
+    if len(requirements) > SHOWN:
+        return f"{len(requirements)} packages"
+    return ", ".join(requirements) or "the platform's own"
 
 
 def plan_of(
@@ -206,6 +251,8 @@ def plan_of(
         python=python,
         env=env,
         concurrency=settings.concurrency,
+        threads=settings.threads,
+        replicas=settings.max_replicas,
         modules=learned.modules if learned else (),
         sessions=tuple(learned.facts.get("sessions", ())) if learned else (),
         learn=learned is None,

@@ -177,12 +177,15 @@ class Engine:
         self._trials.pop(endpoint, None)
         self.tell(ev.Abandoned(endpoint))
 
-    def live(self, endpoint: str, revision: int, settings: Settings) -> None:
-        """Makes a revision the live one; what is parked and what comes goes to it from now on."""
+    def live(self, endpoint: str, revision: int, settings: Settings, memory: int = 0) -> None:
+        """Makes a revision the live one; what is parked and what comes goes to it from now on.
+
+        `memory`: bytes that a replica of it takes, 0 when unknown.
+        """
         for key in [k for k in self._plans if k[0] == endpoint]:
             del self._plans[key]  # the trial's plan too: it was one that learns
         self._trials.pop(endpoint, None)
-        self.tell(ev.Deployed(endpoint, revision, settings))
+        self.tell(ev.Deployed(endpoint, revision, settings, memory))
 
     async def wake(self, endpoint: str) -> None:
         """Returns when a replica is ready. Raises what a call would be refused with."""

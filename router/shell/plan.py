@@ -22,6 +22,8 @@ class Plan:
     python: Path  # the environment's interpreter
     env: dict[str, str] = field(default_factory=dict)
     concurrency: int = 0
+    threads: int = 1  # intra-op threads asked for one replica
+    replicas: int = 1  # that may run at once
     modules: tuple[str, ...] = ()  # to preload
     sessions: tuple[dict[str, Any], ...] = ()  # facts of those that the first start opened: to open early
     learn: bool = False  # the first start: report the modules
@@ -51,6 +53,10 @@ class Launcher(Protocol):
 
     def said(self, replica: str) -> Mapping[str, Any]:
         """What the replica said when it became ready: schema, facts, modules; and `pid`."""
+        ...
+
+    def measure(self, replica: str) -> int:
+        """Bytes (PSS) of its process, 0 where there is none. Takes milliseconds."""
         ...
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:

@@ -94,15 +94,17 @@ def open_session(
     fallback: bool = False,
     threads: int | None = None,
 ) -> Session:
-    """Opens `precision` of a model on `providers`, the CPU when None, with `threads` intra-op threads, one when None.
+    """Opens `precision` of a model on `providers`, the CPU when None, with `threads` intra-op threads.
 
-    Small models answer fastest with one thread, and only a session without a thread pool survives a fork.
+    None: as many as the endpoint's `threads` setting gives a replica ($TORPOR_THREADS), one elsewhere. Small models
+    answer fastest with one thread. Only a session without a thread pool survives a fork: in a template it is opened
+    with one, and with all of them behind the first answer.
     Blocks; some 20 ms for a small encoder, seconds at the first opening on a machine the graph was not tuned for.
     Raises ModelNotFound when the artifact or the precision is not there, and ProviderMissing when a wanted provider
     is not active and the caller declared no `fallback`.
     """
     folder = model if isinstance(model, str | os.PathLike) else model.path
-    asked = Asked(os.fspath(folder), precision, tuple(providers or (CPU,)), fallback, threads or 1)
+    asked = Asked(os.fspath(folder), precision, tuple(providers or (CPU,)), fallback, threads or _threads())
     early = _early.pop(asked, None)
     session = (early.result() if early else None) or _open(asked, hurried=False)
     _opened.append(session.facts)
@@ -136,6 +138,11 @@ def finish_hurried() -> None:
 def opened() -> list[dict[str, Any]]:
     """Facts of the sessions that this process has opened, oldest first: provider, threads, precision, fingerprint."""
     return [dict(facts) for facts in _opened]
+
+
+def _threads() -> int:
+    text = os.environ.get("TORPOR_THREADS", "1")
+    return max(1, int(text)) if text.isdigit() else 1
 
 
 def _run_early(asked: Asked, answer: Future[Session | None]) -> None:
