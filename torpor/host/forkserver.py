@@ -1,4 +1,4 @@
-"""The fork-server of an environment: a process with the imports done and no thread, whose forks are replicas.
+"""The fork-server of an environment: a process with the imports done and no thread. It forks replicas and templates.
 
 `python -P -m torpor.host.forkserver --control-fd N`; the packets are in `docs/protocols.md`.
 """
@@ -6,110 +6,45 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
-import json
 import os
-import select
-import signal
 import socket
-import sys
-import time
-from typing import Any, NoReturn
+from typing import Any
 
+from torpor.host.forks import Forks
 from torpor.host.preload import OWN, preload, threads
 
-PACKET = 1 << 20  # bytes
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-class ForkServer:
-    """One loop over two sources: packets of the router, ends of children."""
+class ForkServer(Forks):
+    """Imports what it is told to import before the first fork, and after it too."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._children: dict[int, str] = {}
-        self._preloaded: list[str] = []
-        self._skipped: dict[str, str] = {}
+        super().__init__(control)
+        self._preloaded, self._skipped = preload(OWN)
 
-    def run(self) -> None:
-        """Serves until the router is gone."""
-        done, self._skipped = preload(OWN)
+    def hear(self, told: dict[str, Any], descriptors: list[int]) -> None:
+        if told["op"] != "preload":
+            return super().hear(told, descriptors)
+        done, skipped = preload(told["modules"])
         self._preloaded += done
-        woken, wake = os.pipe()
-        os.set_blocking(woken, False)
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(woken, select.POLLIN)
-        while True:
-            ready = {fd for fd, _ in poll.poll()}
-            if woken in ready:
-                os.read(woken, 4096)
-                self._reap()
-            if self._control.fileno() in ready and not self._hear():
-                return
+        self._skipped |= skipped
+        gc.collect()
+        gc.freeze()  # a replica's collector must not touch, and so copy, the pages of what was imported here
+        self.say(ev="ready", pid=os.getpid(), threads=threads(), preloaded=self._preloaded, skipped=self._skipped)
+        return None
 
-    def _hear(self) -> bool:
-        """One packet; False at the end of the router."""
-        packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET, 8)
-        if not packet:
-            return False
-        told = json.loads(packet)
-        if told["op"] == "preload":
-            done, skipped = preload(told["modules"])
-            self._preloaded += done
-            self._skipped |= skipped
-            gc.collect()
-            gc.freeze()  # a replica's collector must not touch, and so copy, the pages of what was imported here
-            self._say(ev="ready", pid=os.getpid(), threads=threads(), preloaded=self._preloaded, skipped=self._skipped)
-        elif told["op"] == "fork":
-            self._fork(told["spec"], descriptors)
-        return True
+    def become(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int:
+        if spec.get("template"):
+            from torpor.host.template import Template
 
-    def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
-        asked = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            self._become_replica(spec, descriptors, asked)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._children[pid] = spec["replica"]
-        self._say(ev="forked", replica=spec["replica"], pid=pid)
+            control, log = descriptors
+            return Template(spec, control, log).run()
+        from torpor.host.replica import Replica
 
-    def _become_replica(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> NoReturn:
-        status = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._control.close()
-            from torpor.host.replica import Replica
-
-            listener, control, log = descriptors
-            status = Replica(spec, listener, control, log, asked).run()
-        finally:
-            # Not sys.exit: what the fork-server registered to run at its own end is not ours to run.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-    def _reap(self) -> None:
-        while self._children:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            replica = self._children.pop(pid, None)
-            if replica is not None:
-                self._say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
-
-    def _say(self, **packet: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
-            self._control.send(json.dumps(packet).encode())
+        listener, control, log = descriptors
+        return Replica(spec, listener, control, log, asked).run()
 
 
 def main() -> None:
@@ -124,7 +59,7 @@ def main() -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/nonexistent"
     control = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    ForkServer(control).run()
+    ForkServer(control).serve()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torpor.onnx.artifact import (
     session_options,
     tune,
 )
-from torpor.onnx.session import Session, finish_hurried, forget_early, open_early, open_session, opened
+from torpor.onnx.session import Session, finish_hurried, forget_early, hold, open_early, open_session, opened, release
 
 __all__ = [
     "CARD",
@@ -24,10 +24,12 @@ __all__ = [
     "fingerprint",
     "finish_hurried",
     "forget_early",
+    "hold",
     "open_early",
     "open_session",
     "opened",
     "read_card",
+    "release",
     "session_options",
     "tune",
 ]

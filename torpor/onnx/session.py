@@ -24,6 +24,7 @@ PACK_AFTER = 0.05  # seconds after the first run: its answer is sent first, with
 log = logging.getLogger("torpor.onnx")
 _opened: list[dict[str, Any]] = []
 _early: dict[Asked, Future[Session | None]] = {}
+_held = False
 _claimed: WeakSet[Session] = WeakSet()
 
 
@@ -43,7 +44,7 @@ class Session:
     The CPU's kernels read weights in a packed form. onnxruntime 1.32 packs them anew at every opening, also where the
     file holds them packed (it compares, then maps): of MiniLM's opening half in int8 and two thirds in fp32. A session
     that was opened in a hurry is not packed: its first run takes half as long again (int8) or twice as long (fp32,
-    with differences of 1e-6), and behind that run the packed one is opened and takes its place.
+    with differences of 1e-6), and behind that run the packed one is opened and takes its place. So is, in a template's fork, one with all its threads.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Session:
     ) -> list[Any]:
         """The outputs named, or all of them, in order. Any thread may call it, several at once."""
         outputs: list[Any] = self._session.run(output_names, input_feed, run_options)
-        if self._packed is not None:
+        if self._packed is not None and not _held:
             self.finish()
         return outputs
 
@@ -135,6 +136,18 @@ def finish_hurried() -> None:
         session.finish()
 
 
+def hold() -> None:
+    """In a process that is to be forked: sessions are opened with one thread, and none is started behind them."""
+    global _held
+    _held = True
+
+
+def release() -> None:
+    """In the fork: what was held back is done behind the first answers."""
+    global _held
+    _held = False
+
+
 def opened() -> list[dict[str, Any]]:
     """Facts of the sessions that this process has opened, oldest first: provider, threads, precision, fingerprint."""
     return [dict(facts) for facts in _opened]
@@ -169,8 +182,10 @@ def _open(asked: Asked, hurried: bool) -> Session:
     if tuned:
         graph, matched = tuned_graph(folder, card, asked.precision)
 
-    def packed(pack: bool = True) -> onnxruntime.InferenceSession:
-        options = session_options(asked.threads)
+    held = _held and asked.threads > 1
+
+    def packed(pack: bool = True, threads: int = asked.threads) -> onnxruntime.InferenceSession:
+        options = session_options(threads)
         if tuned:  # it is optimised already; other providers optimise the portable graph for themselves
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not pack:
@@ -178,7 +193,7 @@ def _open(asked: Asked, hurried: bool) -> Session:
         return onnxruntime.InferenceSession(str(graph), options, providers=usable)
 
     hurried = hurried and tuned
-    session = packed(pack=not hurried)
+    session = packed(pack=not hurried, threads=1 if held else asked.threads)
     active = session.get_providers()
     _check(wanted, active, asked.fallback)
     facts = {
@@ -194,7 +209,7 @@ def _open(asked: Asked, hurried: bool) -> Session:
         "fingerprint_match": matched,
         "seconds": round(time.perf_counter() - began, 4),
     }
-    return Session(session, facts, packed if hurried else None)
+    return Session(session, facts, packed if hurried or held else None)
 
 
 def _usable(wanted: list[str], fallback: bool) -> list[str]:

@@ -1,0 +1,93 @@
+"""A process whose children are replicas: one loop over packets of the router and ends of children."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+PACKET = 1 << 20  # bytes
+
+
+class Forks:
+    """What a fork-server and a template have in common; the packets are in `docs/protocols.md`."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, str] = {}
+
+    def become(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int:
+        """In the child: lives its life and returns its exit status. `asked`: the monotonic instant of the request."""
+        raise NotImplementedError
+
+    def hear(self, told: dict[str, Any], descriptors: list[int]) -> None:
+        """One packet of the router."""
+        if told["op"] == "fork":
+            self._fork(told["spec"], descriptors)
+
+    def serve(self) -> None:
+        """Returns when the router has hung up."""
+        woken, wake = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if woken in ready:
+                os.read(woken, 4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET, 8)
+                if not packet:
+                    return
+                self.hear(json.loads(packet), descriptors)
+
+    def say(self, **packet: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
+            self._control.send(json.dumps(packet).encode())
+
+    def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
+        asked = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            self._in_child(spec, descriptors, asked)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._children[pid] = spec["replica"]
+        self.say(ev="forked", replica=spec["replica"], pid=pid)
+
+    def _in_child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> NoReturn:
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            self._children = {}
+            status = self.become(spec, descriptors, asked)
+        finally:
+            # Not sys.exit: what the parent registered to run at its own end is not ours to run.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            replica = self._children.pop(pid, None)
+            if replica is not None:
+                self.say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
