@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from torpor.errors import ModelNotFound, ProviderMissing
@@ -24,7 +24,6 @@ PACK_AFTER = 0.05  # seconds after the first run: its answer is sent first, with
 log = logging.getLogger("torpor.onnx")
 _opened: list[dict[str, Any]] = []
 _early: dict[Asked, Future[Session | None]] = {}
-_held = False
 _claimed: WeakSet[Session] = WeakSet()
 
 
@@ -44,8 +43,11 @@ class Session:
     The CPU's kernels read weights in a packed form. onnxruntime 1.32 packs them anew at every opening, also where the
     file holds them packed (it compares, then maps): of MiniLM's opening half in int8 and two thirds in fp32. A session
     that was opened in a hurry is not packed: its first run takes half as long again (int8) or twice as long (fp32,
-    with differences of 1e-6), and behind that run the packed one is opened and takes its place. So is, in a template's fork, one with all its threads.
+    with differences of 1e-6), and behind that run the packed one is opened and takes its place. So is, in a
+    template's fork, one with all its threads.
     """
+
+    held: ClassVar[bool] = False  # this process is to be forked: nothing may start a thread
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class Session:
     ) -> list[Any]:
         """The outputs named, or all of them, in order. Any thread may call it, several at once."""
         outputs: list[Any] = self._session.run(output_names, input_feed, run_options)
-        if self._packed is not None and not _held:
+        if self._packed is not None and not Session.held:
             self.finish()
         return outputs
 
@@ -138,14 +140,12 @@ def finish_hurried() -> None:
 
 def hold() -> None:
     """In a process that is to be forked: sessions are opened with one thread, and none is started behind them."""
-    global _held
-    _held = True
+    Session.held = True
 
 
 def release() -> None:
     """In the fork: what was held back is done behind the first answers."""
-    global _held
-    _held = False
+    Session.held = False
 
 
 def opened() -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _open(asked: Asked, hurried: bool) -> Session:
     if tuned:
         graph, matched = tuned_graph(folder, card, asked.precision)
 
-    held = _held and asked.threads > 1
+    held = Session.held and asked.threads > 1
 
     def packed(pack: bool = True, threads: int = asked.threads) -> onnxruntime.InferenceSession:
         options = session_options(threads)
