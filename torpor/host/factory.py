@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from _bentoml_impl.client import RemoteProxy
 from _bentoml_impl.server.app import ServiceAppFactory
+from _bentoml_impl.tasks import Sqlite3Store
+from _bentoml_sdk.service import set_current_service
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.runner.container import AutoContainer
 from starlette.middleware import Middleware
@@ -16,7 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torpor.host import hooks
 from torpor.host.batch import Batches
+from torpor.host.itself import Late, SelfProxy
 from torpor.host.work import WORK
+
+log = logging.getLogger("bentoml.serve")  # as BentoML's own
 
 
 class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped here
@@ -28,6 +35,7 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         super().__init__(service, is_main=True)
         self.inner: list[hooks.Instance] = []
         self._made: Any = None
+        self._proxy: SelfProxy
         for name in self.dispatchers:
             method = service.apis[name]
             sizes = [functools.partial(items, batch_dim=dim) for dim in method.batch_dim]
@@ -59,20 +67,43 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         """Makes the service's instance before there is an event loop; `create_instance` then starts it."""
         self._made = self.service()
 
+    def make_ready(self) -> None:
+        """In a template: what the first call would make anew in every fork."""
+        self.make_instance()
+        for method in self.service.apis.values():
+            method.output_spec.mime_type()
+        if self.dispatchers:
+            _ = self.adaptive_batch_size_hist
+
     async def create_instance(self, app: Any) -> None:
+        """As BentoML's, but that the service's proxy to itself, milliseconds of work, is made when it is used."""
         self.inner = await hooks.start_inner(self.service)
-        service: Any = self.service
-        if self._made is not None:
-            self.service = Ready(service, self._made)
-        try:
-            await super().create_instance(app)
-        finally:
-            self.service = service
+        if self._made is None:
+            self.make_instance()
+        self._service_instance = instance = self._made
+        self.service.gradio_app_startup_hook(max_concurrency=self.max_concurrency)
+        log.info("Service %s initialized", self.service.name)
+        await hooks.run(self.service, instance, hooks.STARTUP)
+        await asyncio.gather(*(proxy.__aenter__() for proxy in self._elsewhere(instance)))
+        self._proxy = SelfProxy(self.service, app)
+        instance.__self_proxy__ = self._proxy
+        instance.to_async = Late(lambda: self._proxy.made().to_async)
+        instance.to_sync = Late(lambda: self._proxy.made().to_sync)
+        set_current_service(instance)
+        if self.service.needs_task_db():
+            self._result_store = Sqlite3Store(BentoMLContainer.result_store_file.get())
+            await self._result_store.__aenter__()
+
+    def _elsewhere(self, instance: Any) -> list[Any]:
+        """Proxies of the services that this one depends on and that run elsewhere."""
+        found = (getattr(instance, name) for name in self.service.dependencies)
+        return [each for each in found if isinstance(each, RemoteProxy)]
 
     async def destroy_instance(self, app: Any) -> None:
         try:
             await super().destroy_instance(app)
         finally:
+            await self._proxy.close()
             for service, instance in reversed(self.inner):
                 await hooks.run(service, instance, hooks.SHUTDOWN)
 
@@ -91,20 +122,6 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         if (work := WORK.get()) is not None:
             work.add(job)
         return await asyncio.shield(job)
-
-
-class Ready:
-    """A service whose instance is there already; all else is the service."""
-
-    def __init__(self, service: Any, instance: Any) -> None:
-        self._service = service
-        self._instance = instance
-
-    def __call__(self) -> Any:
-        return self._instance
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._service, name)
 
 
 class Inner:

@@ -65,7 +65,7 @@ class Template(Forks):
         service = load(self._spec["target"], self._spec["folder"], self._spec.get("bento"), proven=True)
         open_task_store(service)
         factory = Factory(service)
-        factory.make_instance()
+        factory.make_ready()
         return factory
 
 

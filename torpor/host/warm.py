@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import yaml
+from _bentoml_sdk.io_models import IOMixin
 from bentoml._internal.configuration import containers, helpers
 from bentoml._internal.log import configure_server_logging
 
@@ -29,6 +30,8 @@ def before_fork() -> None:
     if yaml.__with_libyaml__:  # the same parser in C: a model's card takes 1 ms with it, and 10 without
         yaml.safe_load = functools.partial(yaml.load, Loader=yaml.CSafeLoader)
     configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
+    mime_type: Any = functools.cache(IOMixin.mime_type.__func__)
+    IOMixin.mime_type = classmethod(mime_type)  # else a JSON schema is made at every answer
 
 
 def trust_configuration() -> None:
