@@ -26,6 +26,7 @@ from router.bentos import Bentos
 from router.config import Config
 from router.core.catalog import Catalog
 from router.core.effects import Note
+from router.core.room import EVICTIONS
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
@@ -218,7 +219,7 @@ def build(config: Config) -> Router:
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
-    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, EVICTIONS[config.eviction])
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
     deploys = Deploys(engine, catalog, store, packages, listeners, forget)
     return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)

@@ -21,8 +21,12 @@ from torpor.wire import DEFAULT_PORT
 
 PREFIX = "TORPOR_"
 # The SDK's and the services' own variables, which share the prefix.
-FOREIGN = frozenset(("TORPOR_URL", "TORPOR_TOKEN", "TORPOR_PRECISION", "TORPOR_CONFIG"))
-CHOICES = {"log_level": ("debug", "info", "warning", "error"), "sleep": ("deep", "template", "auto")}
+FOREIGN = frozenset(("TORPOR_URL", "TORPOR_TOKEN", "TORPOR_PRECISION", "TORPOR_CONFIG", "TORPOR_CACHE"))
+CHOICES = {
+    "eviction": ("turns", "lru"),
+    "log_level": ("debug", "info", "warning", "error"),
+    "sleep": ("deep", "template", "auto"),
+}
 
 # key: (what it is, least, most); a bound of None is none.
 BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
@@ -34,6 +38,7 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
+    "eviction": ("who goes when memory is short: turns (in batches), lru (the one used longest ago)", None, None),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
     "queue_within": ("seconds that a call stays parked at most", 0, 7200),
@@ -66,6 +71,7 @@ class Config:
     answer_within: float = 600.0
     log_level: str = "info"
     memory: int | None = None
+    eviction: str = "turns"
     settings: Settings = field(default_factory=Settings)
 
     def limits(self) -> Limits:

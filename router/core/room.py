@@ -5,7 +5,7 @@ A start waits for memory in the order in which the starts were wanted. Room is m
     1 templates, the one used longest ago first       2 idle replicas, long idle and quick to wake first
     3 busy replicas whose turn is over: they take no new calls, end what they run, and go; none is ever cut off
 
-A turn is TURN_LOADS loads, but TURN_LEAST seconds: models that do not fit together are served in batches, A A A B B,
+A turn is four loads, but one second at least: models that do not fit together are served in batches, A A A B B,
 with about a fifth of the time spent loading, and none waits much longer than a turn and a load for its first call. An
 idle replica goes before its turn is over once it has been idle as long as its own wake takes: to have kept it for
 the call that may come next costs then as much as the wake would (the break-even rule of the ski rental problem).
@@ -13,6 +13,7 @@ the call that may come next costs then as much as the wake would (the break-even
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router.core import events as ev
@@ -24,16 +25,27 @@ from torpor.wire import State
 if TYPE_CHECKING:
     from router.core.schedule import Schedule
 
-TURN_LOADS = 4.0
-TURN_LEAST = 1.0  # seconds
 WAKE_LEAST = 0.01  # seconds; below it wakes are equally cheap
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How long a replica may stay while another endpoint waits for its memory."""
+
+    loads: float = 4.0  # a turn, in loads
+    least: float = 1.0  # seconds of a turn
+    break_even: bool = True  # an idle one stays as long as its own wake takes, and what wakes quickly goes first
+
+
+EVICTIONS = {"turns": Turns(), "lru": Turns(0.0, 0.0, False)}
 
 
 class Room:
     """The machine's memory for endpoints: `limit` bytes, None for any number."""
 
-    def __init__(self, schedule: Schedule, limit: int | None) -> None:
+    def __init__(self, schedule: Schedule, limit: int | None, turns: Turns) -> None:
         self._s = schedule
+        self._turns = turns
         self.limit = limit
         self.platform = 0
         self.hungry: dict[str, float] = {}  # endpoints whose start waits for memory -> since when
@@ -122,9 +134,13 @@ class Room:
         """The instant at which a ready replica may be sent away for the endpoint that waits."""
         wake = self._s.lines[replica.endpoint].wake_takes()
         if not replica.busy:
-            return min(replica.last_finish + wake, replica.ready_at + max(TURN_LEAST, TURN_LOADS * wake))
-        turn = max(TURN_LEAST, TURN_LOADS * max(wake, wanted.wake_takes()))
-        return max(replica.ready_at, self.hungry[wanted.name]) + turn
+            if not self._turns.break_even:
+                return replica.last_finish
+            return min(replica.last_finish + wake, replica.ready_at + self._turn(wake))
+        return max(replica.ready_at, self.hungry[wanted.name]) + self._turn(max(wake, wanted.wake_takes()))
+
+    def _turn(self, load: float) -> float:
+        return max(self._turns.least, self._turns.loads * load)
 
     def _drop_templates(self, lack: int, wanted: Line | None) -> int:
         """1; the bytes still lacking."""
@@ -160,5 +176,7 @@ class Room:
 
     def _worth_keeping(self, replica: Replica, now: float) -> float:
         """Small for what was used long ago and wakes quickly."""
+        if not self._turns.break_even:
+            return replica.last_finish
         wake = max(WAKE_LEAST, self._s.lines[replica.endpoint].wake_takes())
         return wake / max(1e-3, now - replica.last_finish)

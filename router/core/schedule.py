@@ -28,7 +28,7 @@ from router.core.refusals import (
     waited_out,
 )
 from router.core.rest import Rest
-from router.core.room import Room
+from router.core.room import EVICTIONS, Room, Turns
 from router.core.scale import BUCKETS
 from router.core.settings import Settings
 from router.core.shelf import Shelf
@@ -42,12 +42,14 @@ Key = tuple[str, str]
 class Schedule:
     """All endpoints. `name` makes an id out of an endpoint and a revision and never gives the same twice.
 
-    `memory` is the bytes that all endpoints may take together, None for any number.
+    `memory` is the bytes that all endpoints may take together, None for any number; `turns` says who goes for whom.
     """
 
-    def __init__(self, name: Callable[[str, int], str], memory: int | None = None) -> None:
+    def __init__(
+        self, name: Callable[[str, int], str], memory: int | None = None, turns: Turns = EVICTIONS["turns"]
+    ) -> None:
         self._name = name
-        self.room = Room(self, memory)
+        self.room = Room(self, memory, turns)
         self.shelf = Shelf(self, name)
         self.rest = Rest(self)
         self.lines: dict[str, Line] = {}

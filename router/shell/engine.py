@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from router.core import effects as ef
 from router.core import events as ev
 from router.core.catalog import Catalog
+from router.core.room import EVICTIONS, Turns
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 from router.proxy.calls import Call, Lease, Outcome, Target
@@ -53,10 +54,11 @@ class Engine:
         note: Callable[[ef.Note], None],
         plan: Callable[[str, int], Awaitable[Plan]],
         memory: int | None = None,
+        turns: Turns = EVICTIONS["turns"],
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
-        self.schedule = Schedule(name, memory)
+        self.schedule = Schedule(name, memory, turns)
         self._clock = clock
         self._plan_of = plan
         self._plans: dict[tuple[str, int], Plan] = {}
