@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+from torpor.host.work import WORK, Work
+
+Infer = partial[Awaitable[Sequence[Any]]]
 
 
 @dataclass(slots=True)
@@ -18,36 +21,46 @@ class Waiting:
 
     value: Any
     size: int
-    infer: partial[Awaitable[Sequence[Any]]]
+    infer: Infer
     answer: asyncio.Future[Any]
+    context: Context  # of the call: a batch runs in that of its first, where BentoML keeps request and response
+    work: Work | None
 
 
 class Batches:
     """Stands where BentoML has its CorkDispatcher: `batches(infer)(value)` is the value's own result.
 
-    `size_of` counts a value's items; a batch holds at most `max_batch_size` of them, or one larger value alone.
+    `size_of` counts a value's items, `result_size_of` those of its result; a batch holds at most `max_batch_size` of
+    them, or one larger value alone. A batch that has begun is part of the work of each of its calls.
     """
 
-    def __init__(self, max_batch_size: int, size_of: Callable[[Any], int]) -> None:
+    def __init__(
+        self, max_batch_size: int, size_of: Callable[[Any], int], result_size_of: Callable[[Any], int]
+    ) -> None:
         self._max = max_batch_size
         self._size_of = size_of
+        self._result_size_of = result_size_of
         self._queue: deque[Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
 
-    def __call__(self, infer: partial[Awaitable[Sequence[Any]]]) -> Callable[[Any], Awaitable[Any]]:
+    def __call__(self, infer: Infer) -> Callable[[Any], Awaitable[Any]]:
         return partial(self._join, infer)
 
-    async def _join(self, infer: partial[Awaitable[Sequence[Any]]], value: Any) -> Any:
+    async def _join(self, infer: Infer, value: Any) -> Any:
         answer = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(value, self._size_of(value), infer, answer))
+        self._queue.append(Waiting(value, self._size_of(value), infer, answer, copy_context(), WORK.get()))
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            self._running = asyncio.create_task(self._run(), context=Context())
         return await answer
 
     async def _run(self) -> None:
         try:
             while batch := self._next():
-                await _infer(batch)
+                job = asyncio.create_task(self._infer(batch), context=batch[0].context)
+                for each in batch:
+                    if each.work is not None:
+                        each.work.add(job)
+                await job
         finally:
             self._running = None
 
@@ -66,17 +79,24 @@ class Batches:
             size += first.size
         return batch
 
+    async def _infer(self, batch: list[Waiting]) -> None:
+        try:
+            results = await batch[0].infer([each.value for each in batch])
+            self._check(batch, results)
+        except Exception as error:  # the edge of a task: the service's error is each caller's answer
+            for each in batch:
+                if not each.answer.done():
+                    each.answer.set_exception(error)
+            return
+        for each, result in zip(batch, results, strict=True):
+            if not each.answer.done():
+                each.answer.set_result(result)
 
-async def _infer(batch: list[Waiting]) -> None:
-    try:
-        results: Sequence[Any] = await batch[0].infer([each.value for each in batch])
+    def _check(self, batch: list[Waiting], results: Sequence[Any]) -> None:
+        """Raises ValueError where a caller could get a part of another's result. One alone gets whatever came."""
         if len(results) != len(batch):
             raise ValueError(f"the method returned {len(results)} results for a batch of {len(batch)}")
-    except Exception as error:  # the edge of a task: the service's error is each caller's answer
-        for each in batch:
-            if not each.answer.done():
-                each.answer.set_exception(error)
-        return
-    for each, result in zip(batch, results, strict=True):
-        if not each.answer.done():
-            each.answer.set_result(result)
+        if len(batch) > 1:
+            wanted, came = [each.size for each in batch], [self._result_size_of(result) for result in results]
+            if wanted != came:
+                raise ValueError(f"the method returned {sum(came)} results for a batch of {sum(wanted)} items")

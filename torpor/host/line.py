@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+
+class State(ServerState):
+    """What the lines share. `default_headers` begins with the Date of now; uvicorn's server wakes ten times a second
+    to keep it right, which a replica that nobody calls must not."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._dated: list[tuple[bytes, bytes]] = []
+        self._second = 0
+        super().__init__()
+        self.default_headers = headers
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._dated = [(b"date", formatdate(now, usegmt=True).encode()), *self._headers]
+        return self._dated
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
+        self._second = 0
 
 
 class Line(HttpToolsProtocol):

@@ -22,6 +22,8 @@ OWN = (
     "_bentoml_impl.client",
     "_bentoml_impl.client.proxy",
     "_bentoml_impl.serde",
+    "_bentoml_impl.tasks",
+    "bentoml._internal.service.loader",
     "bentoml._internal.log",
     "bentoml._internal.server.http.traffic",
     "bentoml._internal.runner.container",

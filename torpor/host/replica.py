@@ -16,12 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from bentoml._internal.utils.uri import join_paths
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from torpor.host.lane import Factory, Lane, in_flight_limit
-from torpor.host.line import Line
-from torpor.host.service import Unservable, facts, finish_sessions, last_lines, learned, load, log_to_stdout, open_early
+from torpor.host.factory import Factory
+from torpor.host.hooks import on_deployment
+from torpor.host.lane import Lane
+from torpor.host.line import Line, State
+from torpor.host.service import (
+    Unservable,
+    facts,
+    finish_sessions,
+    last_lines,
+    learned,
+    load,
+    log_to_stdout,
+    open_early,
+    open_task_store,
+)
 
 FINISH_AFTER = 1.0  # seconds from readiness, when the calls that waited for it have their answers
 KEEP_ALIVE = 3600  # seconds; the router closes idle lines, so that it never writes into one that is being closed
@@ -48,7 +61,11 @@ class Replica:
         try:
             open_early(self._spec.get("sessions", ()))
             log_to_stdout()
-            service = load(self._spec["target"], self._spec["folder"], proven=not self._spec["learn"])
+            first = self._spec["learn"]
+            service = load(self._spec["target"], self._spec["folder"], self._spec.get("bento"), proven=not first)
+            if first:
+                on_deployment(service)
+            open_task_store(service)
             self._phase("import")
             uvloop.run(self._serve(service, before))
         except Exception as error:  # the edge of the process: whatever the service raised is its start's failure
@@ -71,8 +88,6 @@ class Replica:
         os.environ.pop("BENTOCLOUD_DEPLOYMENT_URL", None)  # it would send self-calls elsewhere
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["prometheus_multiproc_dir"] = spec["run_folder"]  # noqa: SIM112 - its name
         os.environ.setdefault("BENTOML_RESULT_STORE", str(Path(spec["state_folder"]) / "tasks.db"))
-        if spec.get("bento"):
-            os.environ["BENTO_PATH"] = spec["bento"]
 
     def _phase(self, name: str) -> None:
         now = time.monotonic()
@@ -87,7 +102,10 @@ class Replica:
         factory = Factory(service)
         lane = Lane(factory, self._busy)
         async with factory.lifespan(lane):
-            await self._check_ready(service, factory)
+            while not await factory.ready():  # asked until the router, which bounds the wait, stops it
+                if self._stopping.is_set():
+                    return
+                await asyncio.sleep(0.02)
             self._phase("load")
             state, server = await self._listen(lane)
             self._phase("app")
@@ -96,14 +114,6 @@ class Replica:
             await self._stopping.wait()
             server.close()
             await drained(state)
-
-    async def _check_ready(self, service: Any, factory: Factory) -> None:
-        """A service that says it is not ready yet is asked again until it is; the router bounds the wait."""
-        while hasattr(service.inner, "__is_ready__"):
-            with contextlib.suppress(Exception):
-                await factory.readyz(None)
-                return
-            await asyncio.sleep(0.02)
 
     async def _listen(self, lane: Lane) -> tuple[ServerState, asyncio.AbstractServer]:
         config = Config(
@@ -115,12 +125,10 @@ class Replica:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=True,
             timeout_keep_alive=KEEP_ALIVE,
         )
         config.load()
-        state = ServerState()
-        state.default_headers = config.encoded_headers
+        state = State(config.encoded_headers)
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(functools.partial(Line, config, state), sock=self._listener)
         return state, server
@@ -131,16 +139,16 @@ class Replica:
             ev="ready",
             phases=self._phases,
             schema=service.schema() if spec["learn"] else {},
-            facts=facts(),
+            facts={**facts(), "path_prefix": join_paths(service.path_prefix).rstrip("/")},
             modules=learned(spec["folder"], before) if spec["learn"] else [],
-            in_flight_limit=in_flight_limit(factory),
+            in_flight_limit=factory.in_flight_limit,
         )
 
     def _failed(self, error: Exception) -> None:
         sys.stderr.flush()
         said = str(error) or "no message"
         sentence = said if isinstance(error, Unservable) else f"{type(error).__name__}: {said}"
-        log = Path(f"/proc/self/fd/{2}").resolve()
+        log = Path("/proc/self/fd/2").resolve()
         self._say(ev="failed", error=sentence.splitlines()[0], log=last_lines(log), code="start_failed")
 
     def _busy(self, tasks: int) -> None:

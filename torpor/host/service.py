@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from _bentoml_impl.tasks import Sqlite3Store
+from _bentoml_sdk import Service
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.context import server_context
 from bentoml._internal.log import configure_server_logging
+from bentoml._internal.service.loader import import_service
+from bentoml._internal.service.loader import load as load_service
+from bentoml._internal.utils.uri import join_paths
+from bentoml.exceptions import BentoMLException, ImportServiceError
 
 from torpor.host import warm
 
@@ -19,54 +27,63 @@ class Unservable(Exception):
     """The service cannot be served; the message is one sentence."""
 
 
-def load(target: str, folder: str, proven: bool = False) -> Any:
+def load(target: str, folder: str, bento: str | None = None, proven: bool = False) -> Any:
     """The service object that `module:attribute` names, with BentoML's configuration and context set up for it.
 
-    `proven` says that it was loaded before, unchanged: its configuration is not checked again.
+    `bento`: the bento's folder; None for a service that is not packaged. `proven` says that it was loaded before,
+    unchanged: its configuration is not checked again. Raises Unservable.
     """
-    from _bentoml_sdk import Service
-    from bentoml._internal.context import server_context
-    from bentoml._internal.utils.uri import join_paths
-
-    os.chdir(folder)
-    sys.path.insert(0, folder)
-    module_name, _, attribute = target.partition(":")
-    found: Any = importlib.import_module(module_name)
-    if attribute:
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    else:
-        found = _only_service(found)
+    server_context.worker_index = 1  # before the import: in a worker `bentoml.importing()` lets no module be missing
+    found = _imported(target, folder, bento)
     if not isinstance(found, Service):
         raise Unservable(f"{target} is a {type(found).__name__}, not a BentoML service")
     if found.has_custom_command():
         raise Unservable(f"{target} starts a command of its own, which a replica does not run")
-    missing = [env.name for env in found.envs if env.name not in os.environ and env.value is None]
-    if missing:
-        raise Unservable(f"the environment variables {', '.join(missing)} are not set")
-    for env in found.envs:
-        os.environ.setdefault(env.name, env.value or "")
+    _declare_environment(found)
     if proven:
         warm.trust_configuration()
     found.inject_config()
     server_context.service_type = "entry_service"
     server_context.service_name = found.name
     server_context.service_routes = [join_paths(found.path_prefix, api.route) for api in found.apis.values()]
-    server_context.bento_name = found.name
-    server_context.bento_version = "not available"
-    server_context.worker_index = 1
+    if bento:
+        server_context.bento_name, server_context.bento_version = Path(bento).parts[-2:]
+    else:
+        server_context.bento_name, server_context.bento_version = found.name, "not available"
     return found
 
 
-def _only_service(module: Any) -> Any:
-    from _bentoml_sdk import Service
+def _imported(target: str, folder: str, bento: str | None) -> Any:
+    """BentoML's own loading; its exceptions as one sentence, with the cause kept for the log."""
+    try:
+        if bento and not _is_plain(Path(bento)):
+            os.chdir(folder)
+            return load_service(bento, standalone_load=True)
+        return import_service(target, working_dir=folder, standalone_load=True)
+    except (ImportServiceError, BentoMLException) as error:
+        raise Unservable(str(error)) from error
 
-    services = [value for value in vars(module).values() if isinstance(value, Service)]
-    inner = {id(dep.on) for service in services for dep in service.dependencies.values()}
-    outer = [service for service in services if id(service) not in inner]
-    if len(outer) != 1:
-        raise Unservable(f"{module.__name__} holds {len(outer)} services; name one as {module.__name__}:Name")
-    return outer[0]
+
+def _is_plain(bento: Path) -> bool:
+    """Whether importing the target is all that loading this bento takes; in doubt not.
+
+    BentoML's loading reads the whole manifest, milliseconds for the arguments, model aliases and pinned revisions that
+    few bentos have. A look at the text tells.
+    """
+    manifest = (bento / "bento.yaml").read_text()
+    known = "\nargs: {}\n" in manifest and "alias:" not in manifest and "registry:" not in manifest
+    return known and not (bento / "models").exists()
+
+
+def _declare_environment(service: Any) -> None:
+    """Sets the defaults of the variables that the service, and each inside of it, declares. Raises Unservable."""
+    services = service.all_services(exclude_urls=True).values()
+    declared = [env for each in services for env in each.envs if env.stage != "build"]
+    missing = [env.name for env in declared if env.name not in os.environ and not env.value]
+    if missing:
+        raise Unservable(f"the environment variables {', '.join(missing)} are required and not set")
+    for env in declared:
+        os.environ.setdefault(env.name, env.value)
 
 
 def log_to_stdout() -> None:
@@ -117,6 +134,12 @@ def finish_sessions() -> None:
     onnx = sys.modules.get("torpor.onnx")
     if onnx is not None:
         onnx.finish_hurried()
+
+
+def open_task_store(service: Any) -> None:
+    """Makes the table of the service's tasks where it is not there yet; BentoML's command makes it anew each time."""
+    if service.needs_task_db():
+        Sqlite3Store.init_db(BentoMLContainer.result_store_file.get())
 
 
 def last_lines(path: Path, lines: int = 20) -> list[str]:
