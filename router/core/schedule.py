@@ -310,6 +310,8 @@ class Schedule:
         line = self.lines.get(e.endpoint)
         if line is None or line.revision is None or line.removed:
             raise unknown(e.endpoint)
+        if line.trial() is not None:
+            raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
         running = sum(r.in_flight + r.tasks for r in line.current(State.READY, State.DRAINING))
         if (running or line.parked) and not e.force:
             raise Conflict(
