@@ -279,6 +279,7 @@ class Schedule:
         trial = line.trial() if line else None
         if line and trial:
             self._retire(line, trial, Why.REMOVED, now)
+            trial.trial = False  # the next deploy need not wait until it is gone
 
     def _deployed(self, e: ev.Deployed, now: float) -> None:
         line = self.lines.get(e.endpoint)
