@@ -12,6 +12,7 @@ from torpor.wire import ENDPOINTS
 
 # Reads that the control plane answers from what it knows: they never wake a replica and never keep one warm.
 QUIET = frozenset((b"/livez", b"/readyz", b"/healthz", b"/schema.json", b"/metrics"))
+PREFIXED = QUIET - {b"/schema.json"}  # those that BentoML has under a service's path prefix
 _PREFIX = ENDPOINTS.encode() + b"/"
 
 
@@ -62,12 +63,15 @@ class Catalog:
         self.endpoints: dict[str, Registered] = {}
         self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
         self._ports: dict[int, str] = {}
+        self._quiet: dict[str, frozenset[bytes]] = {}
 
     def put(self, entry: Registered) -> None:
         """Registers an endpoint or its next revision. Raises Conflict for a port that another endpoint has."""
         self.check_port(entry.name, entry.settings.port)
         self.drop_port(entry.name)
         self.endpoints[entry.name] = entry
+        prefix = str(entry.learned.facts.get("path_prefix", "")).encode()
+        self._quiet[entry.name] = QUIET | {prefix + path for path in PREFIXED}
         if entry.settings.port is not None:
             self._ports[entry.settings.port] = entry.name
 
@@ -86,6 +90,7 @@ class Catalog:
     def remove(self, name: str) -> None:
         self.drop_port(name)
         self.endpoints.pop(name, None)
+        self._quiet.pop(name, None)
 
     def drop_port(self, name: str) -> None:
         self._ports = {port: holder for port, holder in self._ports.items() if holder != name}
@@ -110,6 +115,7 @@ class Catalog:
         return None
 
     def _address(self, name: str, path: bytes) -> Address:
-        if name not in self.endpoints:
+        quiet = self._quiet.get(name)
+        if quiet is None:
             raise unknown(name)
-        return Address(name, path, path.partition(b"?")[0] in QUIET)
+        return Address(name, path, path.partition(b"?")[0] in quiet)

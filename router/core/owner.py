@@ -38,6 +38,7 @@ class Owner:
         trial = line.trial() if line else None
         if line and trial:
             self._s.retire(line, trial, Why.REMOVED, now)
+            trial.trial = False  # the next deploy need not wait until it is gone
 
     def deployed(self, e: ev.Deployed, now: float) -> None:
         line = self._s.lines.get(e.endpoint)
@@ -77,6 +78,8 @@ class Owner:
         line = self._s.lines.get(e.endpoint)
         if line is None or line.revision is None or line.removed:
             raise unknown(e.endpoint)
+        if line.trial() is not None:
+            raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
         running = sum(r.in_flight + r.tasks for r in line.current(State.READY, State.DRAINING))
         if (running or line.parked) and not e.force:
             raise Conflict(

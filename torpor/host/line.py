@@ -18,10 +18,11 @@ class State(ServerState):
     to keep it right, which a replica that nobody calls must not."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self._headers = headers
-        self._second = 0
+        self._headers: list[tuple[bytes, bytes]] = []
         self._dated: list[tuple[bytes, bytes]] = []
+        self._second = 0
         super().__init__()
+        self.default_headers = headers
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
