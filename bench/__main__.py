@@ -11,6 +11,7 @@ from bench.table import show
 BENCHES = {
     "cold": "a call at zero replicas to the last byte of its answer, beside `bentoml serve`",
     "proxy": "the router's proxy beside nginx",
+    "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
 }
 
 
