@@ -12,6 +12,8 @@ BENCHES = {
     "cold": "a call at zero replicas to the last byte of its answer, beside `bentoml serve`",
     "proxy": "the router's proxy beside nginx",
     "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
+    "scale": "two thousand endpoints registered, one in use, beside one alone",
+    "swap": "eight models of which three fit into memory, in turns, beside the longest unused alone",
 }
 
 

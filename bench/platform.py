@@ -54,10 +54,10 @@ def exported_model() -> None:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Client]:
-    """A platform on a free port with a data folder that is removed afterwards."""
+def started(**settings: str) -> Iterator[Client]:
+    """A platform on a free port with a data folder that is removed afterwards; `settings` are environment."""
     with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
-        environ = {**os.environ, "TORPOR_DATA": folder}
+        environ = {**os.environ, **settings, "TORPOR_DATA": folder}
         torpor = str(BIN / "torpor")
         subprocess.run([torpor, "up", "--detach", "--port", "0"], check=True, env=environ, stdout=sys.stderr)
         try:
