@@ -88,11 +88,7 @@ class ProcessLauncher:
             server = await self._server(plan.python)
             await server.preload(plan.modules)
             forked = self._fork(server, replica, plan, tell)
-            try:
-                await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
-            except TimeoutError:
-                server.kill()  # it hangs; its end is the end of all that it forked, and of this start
-                await forked.exists.wait()
+            await existing(forked)
         finally:
             under_way.set()
             del self._starting[replica]
@@ -103,6 +99,7 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         if forked is None:
             return
+        await existing(forked)
         forked.signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(forked.over.wait(), within)
@@ -216,6 +213,15 @@ class ProcessLauncher:
         forked.exists.set()
         forked.over.set()
         forked.tell(Exited(forked.id, status, tuple(last_lines(forked.log, SHOWN))))
+
+
+async def existing(forked: Forked) -> None:
+    """Returns when the replica has a pid, or when it is over. A fork-server that hangs is ended, and all of it."""
+    try:
+        await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
+    except TimeoutError:
+        forked.server.kill()
+        await forked.exists.wait()
 
 
 def when_gone(pid: int | None, then: Callable[[], None]) -> None:
