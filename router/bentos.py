@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anyio
@@ -17,19 +21,29 @@ from bentoml.exceptions import BentoMLException
 
 from router.launch.environment import requirements
 from router.shell.deploys import Needs
-from torpor.errors import BadRequest, BodyTooLarge, InvalidService, ModelNotFound, NotFound
+from torpor.errors import BadRequest, BodyTooLarge, InternalError, InvalidService, ModelNotFound, NotFound
 
-UPLOAD_MAX = 2 << 30  # bytes of one tar
-UNPACKED_MAX = 4 << 30  # bytes of its files
-FILES_MAX = 50_000
+BLOCK = 512  # bytes; a tar ends with two empty blocks (POSIX.1-2017, pax)
+# A name that no file can have, or that another file of the archive has made impossible.
+IMPOSSIBLE = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 PART = re.compile(r"[a-z0-9A-Z](?:[a-z0-9A-Z._-]{0,126}[a-z0-9A-Z])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one upload may be."""
+
+    upload: int = 2 << 30  # bytes of the tar
+    unpacked: int = 4 << 30  # bytes of its files
+    files: int = 50_000  # files and folders
 
 
 class Bentos:
     """`<folder>/<name>/<version>`, each a bento's folder as `bentoml build` makes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bounds: Bounds = Bounds()) -> None:
         self._folder = folder
+        self._bounds = bounds
 
     def open(self) -> None:
         """Makes the folder and clears what a killed upload left."""
@@ -47,7 +61,10 @@ class Bentos:
         return path
 
     async def put(self, name: str, version: str, stream: AsyncIterator[bytes]) -> str:
-        """Takes a tar of the bento's folder; the tag. One that is here already stays as it is."""
+        """Takes a tar of the bento's folder; the tag. One that is here already stays as it is.
+
+        Raises BadRequest or BodyTooLarge, and leaves nothing of what it refuses or of what did not come whole.
+        """
         tag = f"{name}:{version}"
         try:
             self.path(tag)
@@ -62,47 +79,72 @@ class Bentos:
             async with await anyio.open_file(part / "tar", "wb") as file:
                 async for chunk in stream:
                     size += len(chunk)
-                    if size > UPLOAD_MAX:
+                    if size > self._bounds.upload:
                         raise BodyTooLarge(
-                            f"the bento is larger than {UPLOAD_MAX} bytes\nkeep models in the model store"
+                            f"the bento is larger than {self._bounds.upload} bytes\nkeep models in the model store"
                         )
                     await file.write(chunk)
-            await anyio.to_thread.run_sync(_unpack, part / "tar", part / "bento")
-            target = self._folder / name / version
-            target.parent.mkdir(exist_ok=True)
-            if not target.exists():
-                (part / "bento").rename(target)
+            await anyio.to_thread.run_sync(self._publish, part, name, version)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, part, ignore_errors=True))
+
+    def _publish(self, part: Path, name: str, version: str) -> None:
+        unpack(part / "tar", part / "bento", self._bounds)
+        check_tag(part / "bento", name, version)
+        target = self._folder / name / version
+        target.parent.mkdir(exist_ok=True)
+        try:
+            (part / "bento").rename(target)
+        except OSError:
+            if not target.is_dir():  # else the same came twice at once
+                raise
+        written(target.parent)
 
     def needs(self, tag: str) -> Needs:
         """What running the bento takes. Raises InvalidService, or ModelNotFound for a model not in the store."""
         path = self.path(tag)
+        manifest = read_manifest(path)
         try:
-            manifest: dict[str, Any] = yaml.load((path / "bento.yaml").read_text(), Loader=_loader())
-        except (OSError, yaml.YAMLError) as error:
-            raise InvalidService(f"bento {tag} has no readable bento.yaml: {error}\nbuild it again") from None
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("service"), str):
-            raise InvalidService(f"bento {tag} names no service in its bento.yaml\nbuild it again")
-        for model in manifest.get("models") or []:
-            _check_model(str(model["tag"]), tag)
-        listed = _listed(path)
-        required = tuple(env["name"] for env in manifest.get("envs") or [] if env.get("value") in (None, ""))
+            models = [str(model["tag"]) for model in manifest.get("models") or ()]
+            required = tuple(str(e["name"]) for e in manifest.get("envs") or () if e.get("value") in (None, ""))
+            target = str(manifest["service"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidService(f"bento {tag} has a broken bento.yaml: {error!r}\nbuild it again") from None
+        for model in models:
+            check_model(model, tag)
+        listed = requirements_file(path)
         return Needs(
             folder=path / "src",
             bento=path,
-            target=manifest["service"],
+            target=target,
             requirements=requirements(listed),
             listed=listed,
             required_env=required,
         )
 
 
-def _loader() -> Any:
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def read_manifest(bento: Path) -> dict[str, Any]:
+    """A bento's `bento.yaml`. Raises InvalidService."""
+    try:
+        manifest = yaml.load((bento / "bento.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InvalidService(f"the bento has no readable bento.yaml: {reason}\nbuild it again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("service"), str):
+        raise InvalidService("the bento's bento.yaml names no service\nbuild it again")
+    return manifest
 
 
-def _check_model(model: str, bento: str) -> None:
+def check_tag(bento: Path, name: str, version: str) -> None:
+    """Raises BadRequest for a bento that is another than its address says."""
+    manifest = read_manifest(bento)
+    own = (str(manifest.get("name")), str(manifest.get("version")))
+    if own != (name, version):
+        raise BadRequest(f"the archive holds the bento {':'.join(own)}\nsend it as that, not as {name}:{version}")
+
+
+def check_model(model: str, bento: str) -> None:
     import bentoml
 
     try:
@@ -114,29 +156,75 @@ def _check_model(model: str, bento: str) -> None:
         ) from None
 
 
-def _listed(path: Path) -> Path | None:
+def requirements_file(path: Path) -> Path | None:
     """The file that lists the bento's Python packages: the one with every version locked where there is one."""
     folder = path / "env" / "python"
     return next((f for f in (folder / "requirements.lock.txt", folder / "requirements.txt") if f.is_file()), None)
 
 
-def _unpack(tar: Path, target: Path) -> None:
-    """Files and folders only, inside of the target only, within the bounds."""
+def unpack(tar: Path, target: Path, bounds: Bounds) -> None:
+    """Files and folders only, inside of the target only, within the bounds, and the whole archive."""
     target.mkdir()
     files, size = 0, 0
     try:
-        with tarfile.open(tar) as archive:
+        with tarfile.open(tar, "r:") as archive:
             for member in archive:
                 files += 1
                 size += member.size
-                if files > FILES_MAX or size > UNPACKED_MAX:
+                if files > bounds.files or size > bounds.unpacked:
                     raise BodyTooLarge(
-                        f"the bento holds more than {FILES_MAX} files or {UNPACKED_MAX} bytes\nexclude some of it"
+                        f"the bento holds more than {bounds.files} files or {bounds.unpacked} bytes\nexclude some of it"
                     )
-                if not (member.isfile() or member.isdir()):
-                    raise BadRequest(f"{member.name!r} in the archive is neither file nor folder\nresolve links first")
-                archive.extract(member, target, filter="data")
+                take(archive, member, target)
+        if not whole(tar):
+            raise tarfile.ReadError("it is cut off")
     except tarfile.TarError as error:
+        raise BadRequest(f"the body is not a bento's tar: {error}\nupload with torpor deploy") from None
+    except (ValueError, RecursionError) as error:  # a NUL in a name, a number that is none, headers without an end
         raise BadRequest(f"the body is not a bento's tar: {error}\nupload with torpor deploy") from None
     if not (target / "bento.yaml").is_file():
         raise BadRequest("the archive has no bento.yaml at its top\nupload a bento's folder as bentoml build makes it")
+
+
+def take(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """One member; nothing of it but its name and its bytes is believed."""
+    if not (member.isreg() or member.isdir()) or member.size < 0:
+        raise BadRequest(f"{member.name!r} in the archive is neither file nor folder\nresolve links first")
+    inside = PurePosixPath(member.name)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise BadRequest(f"{member.name!r} in the archive leads out of it\nuse names relative to the bento's folder")
+    try:
+        if member.isdir():
+            (target / inside).mkdir(parents=True, exist_ok=True)
+        else:
+            write(archive, member, target / inside)
+    except OSError as error:
+        if error.errno in IMPOSSIBLE:
+            raise BadRequest(f"{member.name!r} in the archive: {error.strerror}\nname every file once") from None
+        raise InternalError(f"the bento cannot be kept: {error.strerror}\nmake room in {target.parent}") from error
+
+
+def write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = archive.extractfile(member)
+    assert source is not None
+    with source, path.open("xb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())  # an endpoint that was deployed survives a power cut, and so must its bento
+
+
+def whole(tar: Path) -> bool:
+    """Whether a tar has its end: `tarfile` takes one that is cut between two members for a shorter one."""
+    with tar.open("rb") as file:
+        file.seek(-min(2 * BLOCK, tar.stat().st_size), os.SEEK_END)
+        return file.read() == bytes(2 * BLOCK)
+
+
+def written(folder: Path) -> None:
+    """Has a folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from anyio import create_task_group
+from anyio.abc import TaskGroup
 
 from router.api.app import ControlPlane
 from router.api.views import Views
@@ -35,13 +35,15 @@ from router.proxy.proxy import Proxy
 from router.shell.deploys import Deploys, Needs
 from router.shell.engine import Engine
 from router.shell.gauge import Gauge
+from router.shell.listeners import Listeners
 from router.shell.plan import Plan
 from router.store import Store
-from torpor.errors import Conflict, TorporError
+from torpor.errors import InternalError, TorporError
 
 log = logging.getLogger("torpor.router")
 
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
+LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
 CONTROL = "control.sock"
 
 
@@ -57,38 +59,6 @@ class Packages:
 
     async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
         return await self.environments.python(needs.listed, tell)
-
-
-@dataclass(slots=True)
-class Listeners:
-    """The main port and the endpoints' own; `proxy` is set once it exists."""
-
-    host: str
-    proxy: Proxy | None = None
-    servers: dict[int, asyncio.AbstractServer] = field(default_factory=dict)
-
-    async def open(self, port: int, main: bool = False) -> int:
-        """The port that listens. Raises Conflict where something else does."""
-        assert self.proxy is not None
-        factory = self.proxy.protocol_factory(None if main else port)
-        try:
-            server = await asyncio.get_running_loop().create_server(factory, self.host, port, backlog=2048)
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
-            raise Conflict(f"port {port} of {self.host} cannot be had: {error.strerror}\nchoose another port") from None
-        bound = int(server.sockets[0].getsockname()[1])
-        self.servers[bound] = server
-        return bound
-
-    def close(self, port: int) -> None:
-        server = self.servers.pop(port, None)
-        if server is not None:
-            server.close()
-
-    def close_all(self) -> None:
-        for port in list(self.servers):
-            self.close(port)
 
 
 @dataclass(slots=True)
@@ -115,27 +85,29 @@ class Router:
             log.warning("ended %d processes that an earlier router left: %s", len(orphans), orphans)
         control = str(self.launcher.address("control"))
         self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits())
-        async with create_task_group() as tasks:
-            await tasks.start(self.engine.run)
-            for entry in self.store.load():
-                self.catalog.put(entry)
-                self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
-            port = await self.listeners.open(self.config.port, main=True)
-            url = f"http://{shown(self.config.host)}:{port}"
-            server = self._control_plane(url)
-            tasks.start_soon(server.serve, [unix(control)])
-            for entry in self.catalog.endpoints.values():
-                if entry.settings.port is not None:
-                    with contextlib.suppress(Conflict):
-                        await self.listeners.open(entry.settings.port)
-            tasks.start_soon(self._warm)
-            tasks.start_soon(self._count)
-            tasks.start_soon(Gauge(self.engine, self.launcher, memory).run)
-            started(url)
-            await self.stop.wait()
-            await self._shut_down(proxy, server)
-            tasks.cancel_scope.cancel()
-        await self.launcher.close()
+        try:
+            async with create_task_group() as tasks:
+                await tasks.start(self.engine.run)
+                await self._serve(tasks, control, started)
+                await self.stop.wait()
+                await self._shut_down(proxy)
+                tasks.cancel_scope.cancel()
+        finally:
+            await self.launcher.close()
+
+    async def _serve(self, tasks: TaskGroup, control: str, started: Callable[[str], None]) -> None:
+        for entry in self.store.load():
+            self.catalog.put(entry)
+            self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        port = await self.listeners.open(self.config.port, main=True)
+        url = f"http://{shown(self.config.host)}:{port}"
+        tasks.start_soon(self._control_plane(url).serve, [unix(control)])
+        ports = [entry.settings.port for entry in self.catalog.endpoints.values()]
+        await self.listeners.reopen(port for port in ports if port is not None)
+        gauge = Gauge(self.engine, self.launcher, memory)
+        for care in (self.listeners.retry, self._warm, self._count, self._bound_logs, gauge.run):
+            tasks.start_soon(care)
+        started(url)
 
     def _control_plane(self, url: str) -> Server:
         plane = ControlPlane(
@@ -143,7 +115,7 @@ class Router:
             deploys=self.deploys,
             bentos=self.bentos,
             logs=self.logs,
-            views=Views(self.engine, url, shown(self.config.host)),
+            views=Views(self.engine, url, shown(self.config.host), self.listeners.fault),
             defaults=self.config.settings,
             domain=self.config.domain,
             data=str(self.config.data),
@@ -160,34 +132,44 @@ class Router:
                 await self.launcher.prepare(plan)
             except TorporError as error:
                 log.warning("endpoint %s: %s", entry.name, error.message.partition("\n")[0])
+            except Exception:  # the edge of a task: the next call of this endpoint says what is wrong
+                log.exception("endpoint %s cannot be prepared", entry.name)
 
     async def _count(self) -> None:
         written: dict[str, Any] = {}
         while True:
             await asyncio.sleep(COUNT_EVERY)
-            await self._write_counts(written)
+            with contextlib.suppress(InternalError):  # a full disk, which the store has logged: counts can wait
+                await self._write_counts(written)
 
     async def _write_counts(self, written: dict[str, Any]) -> None:
         epoch = time.time() - time.monotonic()
         rows: list[tuple[str, int, int, float | None]] = []
+        last_calls: dict[str, float] = {}
         for line in self.engine.schedule.lines.values():
             entry = self.catalog.endpoints.get(line.name)
             if entry is None or line.last_call is None or written.get(line.name) == line.last_call:
                 continue
-            written[line.name] = line.last_call
+            last_calls[line.name] = line.last_call
             counts = (entry.calls + line.calls, entry.cold_starts + line.cold_starts)
             rows.append((line.name, *counts, epoch + line.last_call))
         if rows:
             await self.store.count(rows)
+            written |= last_calls
 
-    async def _shut_down(self, proxy: Proxy, server: Server) -> None:
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.to_thread(self.logs.bound)
+            await asyncio.sleep(LOGS_EVERY)
+
+    async def _shut_down(self, proxy: Proxy) -> None:
         """Law 9: nobody new, refuse the queue, drain, stop."""
         self.listeners.close_all()
         drain = asyncio.ensure_future(self.engine.shut_down())
         await proxy.close(max((s.settings.drain_within for s in self.engine.schedule.lines.values()), default=1.0))
         await drain
-        server.should_exit = True
-        await self._write_counts({})
+        with contextlib.suppress(InternalError):
+            await self._write_counts({})
 
 
 class Server(uvicorn.Server):

@@ -85,15 +85,17 @@ class ControlPlane:
                 return await answer(error)(scope, receive, send)
             if address is None:
                 return await app(scope, receive, send)
-            return await self.quiet(address.endpoint, address.path.decode())(scope, receive, send)
+            return await self.quiet(scope["method"], address.endpoint, address.path.decode())(scope, receive, send)
 
         return front
 
-    def quiet(self, endpoint: str, path: str) -> Response:
+    def quiet(self, method: str, endpoint: str, path: str) -> Response:
         """What is known without a replica: a sleeping endpoint is healthy, its schema is that of its first start."""
-        if path.startswith("/schema.json"):
+        if method not in ("GET", "HEAD"):
+            return PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})  # as BentoML answers
+        if path.endswith("/schema.json"):
             return JSONResponse(self.views.endpoint(endpoint)["schema"])
-        if path.startswith("/metrics"):
+        if path.endswith("/metrics"):
             return PlainTextResponse(metrics(self.views.endpoint(endpoint)), media_type="text/plain; version=0.0.4")
         return PlainTextResponse("\n")
 
@@ -155,12 +157,13 @@ class ControlPlane:
         return StreamingResponse(self._lines(name, lines, follow), media_type="text/plain; charset=utf-8")
 
     async def _lines(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
-        seen = self.logs.ends(name)
-        for text in self.logs.tail(name, lines):
+        """Ends with the endpoint, or with the router."""
+        seen = await asyncio.to_thread(self.logs.ends, name)
+        for text in await asyncio.to_thread(self.logs.tail, name, lines):
             yield text + "\n"
-        while follow and name in self.engine.catalog.endpoints:
+        while follow and name in self.engine.catalog.endpoints and not self.engine.schedule.closing:
             await asyncio.sleep(FOLLOW_EVERY)
-            for text in self.logs.follow(name, seen):
+            for text in await asyncio.to_thread(lambda: list(self.logs.follow(name, seen))):
                 yield text + "\n"
 
     async def has_bento(self, request: HTTPRequest) -> Response:

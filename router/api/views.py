@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from router.core.catalog import Registered
@@ -13,10 +14,11 @@ from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, Sta
 
 
 class Views:
-    """`url` is where the main listener is reached; `clock` is the engine's."""
+    """`url` is where the main listener is reached; `port_fault` says why an endpoint's own port does not listen."""
 
-    def __init__(self, engine: Engine, url: str, host: str) -> None:
+    def __init__(self, engine: Engine, url: str, host: str, port_fault: Callable[[int | None], str | None]) -> None:
         self._engine = engine
+        self._port_fault = port_fault
         self._url = url
         self._host = host
         self._epoch = time.time() - time.monotonic()
@@ -50,7 +52,7 @@ class Views:
                 "phases": entry.learned.phases,
             },
             schema=entry.learned.schema,
-            last_error=line.error.message if line and line.error else None,
+            last_error=line.error.message if line and line.error else self._port_fault(port),
         )
 
     def all(self) -> list[EndpointView]:

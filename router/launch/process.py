@@ -58,6 +58,7 @@ class ProcessLauncher:
         self._spawning: dict[Path, asyncio.Lock] = {}
         self._replicas: dict[str, Forked] = {}
         self._templates: dict[str, Template] = {}
+        self._dropped: set[str] = set()  # templates that were given up before they were made
         self._starting: dict[str, asyncio.Event] = {}
         self._run_fd = -1
 
@@ -95,11 +96,7 @@ class ProcessLauncher:
             if server is None or not server.alive:  # it died since it was chosen
                 server = await self._prepared(plan)
             forked = self._fork(server, replica, plan, tell)
-            try:
-                await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
-            except TimeoutError:
-                server.kill()  # it hangs; its end is the end of all that it forked, and of this start
-                await forked.exists.wait()
+            await existing(forked)
         finally:
             under_way.set()
             del self._starting[replica]
@@ -110,6 +107,7 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         if forked is None:
             return
+        await existing(forked)
         forked.signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(forked.over.wait(), within)
@@ -132,6 +130,9 @@ class ProcessLauncher:
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         server = await self._prepared(plan)
+        if template in self._dropped:
+            self._dropped.discard(template)
+            return tell(Unkept(template))
         spec = self._spec(template, plan) | {"template": True}
         ours, theirs = pair()
         path = self._logs.open(plan.endpoint, template)
@@ -155,6 +156,7 @@ class ProcessLauncher:
     async def drop(self, template: str) -> None:
         made = self._templates.get(template)
         if made is None:
+            self._dropped.add(template)  # before it was made
             return
         for forked in [f for f in self._replicas.values() if f.server is made]:
             await forked.over.wait()  # it is their parent, who alone hears how they end
@@ -291,6 +293,15 @@ class ProcessLauncher:
         forked.exists.set()
         forked.over.set()
         forked.tell(Exited(forked.id, status, tuple(last_lines(forked.log, SHOWN))))
+
+
+async def existing(forked: Forked) -> None:
+    """Returns when the replica has a pid, or when it is over. A fork-server that hangs is ended, and all of it."""
+    try:
+        await asyncio.wait_for(forked.exists.wait(), FORK_WITHIN)
+    except TimeoutError:
+        forked.server.kill()
+        await forked.exists.wait()
 
 
 def when_gone(pid: int | None, then: Callable[[], None]) -> None:

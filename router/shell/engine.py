@@ -39,6 +39,14 @@ class Trial:
         self.error: TorporError | None = None
 
 
+class Starting:
+    """A start under way: `planning` is cancelled by a stop, `over` is set when there is a process or will be none."""
+
+    def __init__(self) -> None:
+        self.planning = anyio.CancelScope()
+        self.over = anyio.Event()
+
+
 class Engine:
     """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history.
 
@@ -70,6 +78,7 @@ class Engine:
         self._work: deque[Effort] = deque()
         self._nudged = anyio.Event()
         self._wakes_at = math.inf
+        self._starting: dict[str, Starting] = {}
         self._trials: dict[str, Trial] = {}
         self._falling_asleep: dict[str, list[anyio.Event]] = {}
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -120,7 +129,7 @@ class Engine:
                         fault = error
                     continue
                 for effect in decided:
-                    self._perform[type(effect)](effect)
+                    self._do(effect)
         finally:
             self._stepping = False
         at = self.schedule.next_deadline()
@@ -129,6 +138,12 @@ class Engine:
             self._nudged.set()
         if fault is not None:
             raise fault
+
+    def _do(self, effect: ef.Effect) -> None:
+        try:
+            self._perform[type(effect)](effect)
+        except Exception:  # the edge of an effect: what goes wrong at one call must not reach the others
+            log.exception("an effect failed: %r", effect)
 
     # Calls, as the proxy sees them
 
@@ -224,10 +239,11 @@ class Engine:
         over = self._asleep_event(endpoint)
         try:
             self.tell(event)
-        except TorporError:
-            self._falling_asleep[endpoint].remove(over)
+            await over.wait()
+        except BaseException:
+            if over in (waiting := self._falling_asleep.get(endpoint, [])):
+                waiting.remove(over)
             raise
-        await over.wait()
 
     def _asleep_event(self, endpoint: str) -> anyio.Event:
         over = anyio.Event()
@@ -287,7 +303,8 @@ class Engine:
         while self._work:
             match effect := self._work.popleft():
                 case ef.Start():
-                    tasks.start_soon(self._start, effect)
+                    starting = self._starting[effect.replica] = Starting()
+                    tasks.start_soon(self._start, effect, starting)
                 case ef.Stop():
                     tasks.start_soon(self._stop, effect)
                 case ef.Keep():
@@ -295,9 +312,13 @@ class Engine:
                 case ef.Drop():
                     tasks.start_soon(self._drop, effect)
 
-    async def _start(self, effect: ef.Start) -> None:
+    async def _start(self, effect: ef.Start, starting: Starting) -> None:
         try:
-            plan = await self._plan(effect.endpoint, effect.revision)
+            with starting.planning:
+                plan = await self._plan(effect.endpoint, effect.revision)
+            if starting.planning.cancelled_caught:
+                self.tell(ev.Exited(effect.replica, 0))
+                return
             await self.launcher.start(effect.replica, plan, self.tell, effect.template)
         except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
             if not isinstance(error, TorporError):
@@ -305,6 +326,9 @@ class Engine:
             reason = str(error).partition("\n")[0] or type(error).__name__
             self.tell(ev.Failed(effect.replica, reason))
             self.tell(ev.Exited(effect.replica, 1))
+        finally:
+            del self._starting[effect.replica]
+            starting.over.set()
 
     async def _keep(self, effect: ef.Keep) -> None:
         try:
@@ -316,7 +340,8 @@ class Engine:
                 self.tell(ev.Unkept(effect.template))
 
     async def _drop(self, effect: ef.Drop) -> None:
-        await self.launcher.drop(effect.template)
+        if effect.template in self.schedule.shelf.templates:  # else it is gone already
+            await self.launcher.drop(effect.template)
 
     async def _plan(self, endpoint: str, revision: int) -> Plan:
         plan = self._plans.get((endpoint, revision))
@@ -326,6 +351,10 @@ class Engine:
 
     async def _stop(self, effect: ef.Stop) -> None:
         with anyio.CancelScope(shield=True):  # law 8: a stop that has begun is seen through
+            starting = self._starting.get(effect.replica)
+            if starting is not None:  # law 6: it may not even have come to the launcher yet
+                starting.planning.cancel()
+                await starting.over.wait()
             await self.launcher.stop(effect.replica, effect.within)
 
 

@@ -6,15 +6,23 @@ import fcntl
 import os
 from pathlib import Path
 
-from torpor.errors import Conflict
+from torpor.errors import Conflict, InvalidConfig
 
 
 class DataLock:
-    """Held from construction until `close`, or until the process ends however it ends. Raises Conflict."""
+    """Held from construction until `close`, or until the process ends however it ends.
+
+    Raises Conflict where another router holds it, InvalidConfig where the folder cannot be used.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InvalidConfig(
+                f"the data folder {folder} cannot be used: {error.strerror}\nname another with --data"
+            ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from router.core.catalog import Learned, Registered
 from router.core.settings import Settings
 from router.store.tables import endpoints, history, revisions
-from torpor.errors import InvalidConfig
+from torpor.errors import InternalError, InvalidConfig
+
+log = logging.getLogger("torpor.store")
 
 T = TypeVar("T")
 
+SETTINGS, LEARNED = ({field.name for field in dataclasses.fields(kind)} for kind in (Settings, Learned))
 HISTORY_KEPT = 1000  # rows an endpoint
 
 
@@ -34,19 +42,28 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torpor-store")
 
     @classmethod
-    def open(cls, url: str) -> Store:
-        """Opens a database by its SQLAlchemy URL and brings its tables up to date. Blocks."""
+    def open(cls, url: str | URL) -> Store:
+        """Opens a database by its SQLAlchemy URL and brings its tables up to date. Blocks. Raises InvalidConfig."""
         engine = create_engine(url)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _for_sqlite)
-        with engine.begin() as connection:
-            _migrate(connection, url)
+        try:
+            with engine.begin() as connection:
+                _migrate(connection, engine.url)
+        except DBAPIError as error:
+            engine.dispose()
+            raise InvalidConfig(f"the database {engine.url} cannot be used: {error.orig}\nmend that first") from error
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
 
     @classmethod
     def at(cls, folder: Path) -> Store:
-        """The database file of a data folder."""
-        return cls.open(f"sqlite:///{folder / 'torpor.db'}")
+        """The database file of a data folder. One that is damaged is refused, and left as it is."""
+        path = folder / "torpor.db"
+        check_file(path)
+        return cls.open(URL.create("sqlite", database=str(path)))
 
     def close(self) -> None:
         """Returns when everything that was to be written is."""
@@ -85,7 +102,8 @@ class Store:
     def note(self, endpoint: str, kind: str, text: str) -> None:
         """Appends to an endpoint's history, some time soon; nothing where the endpoint is gone by then."""
         at = time.time()
-        self._thread.submit(self._run, lambda connection: _note(connection, endpoint, at, kind, text))
+        done = self._thread.submit(self._run, lambda connection: _note(connection, endpoint, at, kind, text))
+        done.add_done_callback(lambda ended: ended.exception())  # `_run` has logged it
 
     def history(self, endpoint: str) -> list[tuple[float, str, str]]:
         """(instant, kind, text), oldest first. Blocks."""
@@ -98,8 +116,34 @@ class Store:
         return await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._run, run)))
 
     def _run(self, run: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return run(connection)
+        try:
+            with self._engine.begin() as connection:
+                return run(connection)
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+            log.error("a write to %s failed: %s", self._engine.url, reason)
+            raise InternalError(
+                f"what exists cannot be written down: {reason}\nlook at the disk of {self._engine.url.database}"
+            ) from error
+
+
+def check_file(path: Path) -> None:
+    """Raises InvalidConfig for a file that is no sound SQLite database. Only reads it."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        raise InvalidConfig(f"the database {path} cannot be opened: {error}\nmend that first") from None
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        reason = found.replace("\n", " ")
+        raise InvalidConfig(
+            f"the database {path} is damaged: {reason}\n"
+            "put a backup of it in its place; or move it away, start again, and deploy again"
+        )
 
 
 def _put(connection: Connection, entry: Registered) -> None:
@@ -137,14 +181,13 @@ def _note(connection: Connection, endpoint: str, at: float, kind: str, text: str
 
 
 def _registered(row: Any) -> Registered:
-    learned = row["learned"]
-    known = {field.name for field in dataclasses.fields(Settings)}
+    learned = {key: value for key, value in row["learned"].items() if key in LEARNED}
     return Registered(
         name=row["name"],
         revision=row["revision"],
         bento=row["bento"],
         env=row["env"],
-        settings=Settings(**{key: value for key, value in row["settings"].items() if key in known}),
+        settings=Settings(**{key: value for key, value in row["settings"].items() if key in SETTINGS}),
         created_at=row[endpoints.c.created_at],
         learned=Learned(**{**learned, "modules": tuple(learned["modules"])}),
         calls=row["calls"],
@@ -162,7 +205,7 @@ def _for_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _migrate(connection: Connection, url: str) -> None:
+def _migrate(connection: Connection, url: URL) -> None:
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["connection"] = connection

@@ -87,11 +87,12 @@ class Replica:
     async def _serve(self, factory: Factory, before: set[str]) -> None:
         self._stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._router_spoke)
         lane = Lane(factory, self._busy)
         async with factory.lifespan(lane):
+            # Before, TERM ends the process at once: a service that is being made has nothing to drain.
+            loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
             while not await factory.ready():  # asked until the router, which bounds the wait, stops it
                 if self._stopping.is_set():
                     return

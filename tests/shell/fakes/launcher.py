@@ -1,0 +1,153 @@
+"""Replicas without processes: a launcher with gates, which passes the real one's contract (test_engine_launcher.py)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from router.core.events import Busy, Event, Exited, Failed, Ready
+from router.shell.plan import Plan
+from torpor.errors import InternalError, TorporError
+
+NOWHERE = Path("/nonexistent/python")  # an interpreter that no launcher can run
+
+
+@dataclass
+class Fake:
+    """One replica that exists."""
+
+    id: str
+    plan: Plan
+    tell: Callable[[Event], None]
+    pid: int
+    ready: bool = False
+    over: anyio.Event = field(default_factory=anyio.Event)
+
+
+class FakeLauncher:
+    """A replica behaves as its service is named: `Good` is ready at once, `Broken` fails, `Slow` never gets ready,
+    `Stubborn` does not hear TERM. `hold_start` keeps starts from leading to a process, `hold_ready` keeps `Good` from
+    being ready, until `release`.
+    """
+
+    def __init__(self) -> None:
+        self.alive: dict[str, Fake] = {}
+        self.started: list[str] = []
+        self.stopped: list[tuple[str, float]] = []
+        self.prepared: list[Plan] = []
+        self.refusal: TorporError | Exception | None = None  # what `start` raises, when set
+        self.unprepared: TorporError | None = None  # what `prepare` raises, when set
+        self.holding = 0  # starts and stops that wait at a gate
+        self._starting: dict[str, anyio.Event] = {}
+        self._start_gate: anyio.Event | None = None
+        self._stop_gate: anyio.Event | None = None
+        self._hold_ready = False
+
+    # Gates
+
+    def hold_start(self) -> None:
+        self._start_gate = anyio.Event()
+
+    def hold_ready(self) -> None:
+        self._hold_ready = True
+
+    def hold_stop(self) -> None:
+        self._stop_gate = anyio.Event()
+
+    def release(self) -> None:
+        """Opens every gate; what waited for `hold_ready` is ready now."""
+        for gate in (self._start_gate, self._stop_gate):
+            if gate is not None:
+                gate.set()
+        self._start_gate = self._stop_gate = None
+        self._hold_ready = False
+        for fake in list(self.alive.values()):
+            if kind(fake.plan) == "Good" and not fake.ready:
+                self.ready(fake.id)
+
+    def ready(self, replica: str, limit: int | None = None) -> None:
+        fake = self.alive[replica]
+        fake.ready = True
+        fake.tell(Ready(replica, limit, {"fork": 0.01, "load": 0.02}))
+
+    def exit(self, replica: str, status: int) -> None:
+        fake = self.alive.pop(replica)
+        fake.over.set()
+        fake.tell(Exited(replica, status, ("its last line",)))
+
+    def kill(self, replica: str) -> None:
+        self.exit(replica, -signal.SIGKILL)
+
+    def busy(self, replica: str, tasks: int) -> None:
+        self.alive[replica].tell(Busy(replica, tasks))
+
+    # The launcher
+
+    async def prepare(self, plan: Plan) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.unprepared is not None:
+            raise self.unprepared
+        self.prepared.append(plan)
+
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        self.started.append(replica)
+        under_way = self._starting[replica] = anyio.Event()
+        try:
+            await self._wait_at(self._start_gate)
+            if self.refusal is not None:
+                raise self.refusal
+            if plan.python == NOWHERE:
+                raise InternalError(f"{plan.python} cannot be run\nmake it")
+            fake = self.alive[replica] = Fake(replica, plan, tell, 1000 + len(self.started))
+        finally:
+            del self._starting[replica]
+            under_way.set()
+        if kind(plan) == "Broken":
+            tell(Failed(replica, "ZeroDivisionError: division by zero", ("    1 / 0",)))
+            self.exit(replica, 1)
+        elif kind(plan) == "Stubborn" or (kind(plan) == "Good" and not self._hold_ready):
+            self.ready(fake.id)
+
+    async def stop(self, replica: str, within: float) -> None:
+        self.stopped.append((replica, within))
+        if (under_way := self._starting.get(replica)) is not None:
+            await under_way.wait()
+        await self._wait_at(self._stop_gate)
+        fake = self.alive.get(replica)
+        if fake is None:
+            return
+        if kind(fake.plan) == "Stubborn":
+            with anyio.move_on_after(within):
+                await fake.over.wait()
+        else:
+            await anyio.lowlevel.checkpoint()
+        if replica in self.alive:
+            term = 0 if fake.ready else -signal.SIGTERM
+            self.exit(replica, -signal.SIGKILL if kind(fake.plan) == "Stubborn" else term)
+
+    def address(self, replica: str) -> str:
+        return f"/run/{replica}.sock"
+
+    def said(self, replica: str) -> Mapping[str, Any]:
+        fake = self.alive.get(replica)
+        if fake is None:
+            return {}
+        ready = {"modules": ["json"], "schema": {"name": kind(fake.plan)}, "facts": {}, "phases": {"fork": 0.01}}
+        return {"pid": fake.pid, **(ready if fake.ready else {})}
+
+    async def _wait_at(self, gate: anyio.Event | None) -> None:
+        if gate is not None:
+            self.holding += 1
+            try:
+                await gate.wait()
+            finally:
+                self.holding -= 1
+
+
+def kind(plan: Plan) -> str:
+    return plan.target.partition(":")[2]
