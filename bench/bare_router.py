@@ -21,7 +21,7 @@ from anyio import create_task_group
 from router.build import replica_id
 from router.core.catalog import Catalog, Registered
 from router.core.effects import Note
-from router.core.events import Event, Exited, Ready
+from router.core.events import Event, Exited, Ready, Unkept
 from router.core.settings import Settings
 from router.proxy.limits import Limits
 from router.proxy.proxy import Proxy
@@ -40,7 +40,7 @@ class Standing:
     async def prepare(self, plan: Plan) -> None:
         return None
 
-    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None], template: str | None = None) -> None:
         self._addresses[replica] = self._sockets[plan.endpoint]
         self._tell[replica] = tell
         tell(Ready(replica))
@@ -53,6 +53,12 @@ class Standing:
 
     def said(self, replica: str) -> Mapping[str, Any]:
         return {}
+
+    async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        tell(Unkept(template, "a socket of somebody else's"))
+
+    async def drop(self, template: str) -> None:
+        return None
 
 
 def forget(_: Note) -> None:

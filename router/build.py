@@ -203,7 +203,7 @@ def build(config: Config) -> Router:
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, EVICTIONS[config.eviction])
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
-    deploys = Deploys(engine, catalog, store, packages, listeners, forget)
+    deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
     return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)
 
 

@@ -122,10 +122,6 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         return {} if forked is None else {**forked.said, "pid": forked.pid}
 
-    def measure(self, replica: str) -> int:
-        forked = self._replicas.get(replica)
-        return (memory(forked.pid) if forked is not None else None) or 0
-
     # Templates
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:

@@ -87,7 +87,7 @@ Tell = Callable[[dict[str, Any]], None]
 class Deploys:
     """Changes of what exists; one change of an endpoint at a time.
 
-    `forget` removes what an endpoint has left on the disk: its logs, its state.
+    `forget` removes what an endpoint has left on the disk: its logs, its state. `measure` gives a process's bytes.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Deploys:
         packages: Packages,
         ports: Ports,
         forget: Callable[[str], None],
+        measure: Callable[[int], int | None],
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -105,6 +106,7 @@ class Deploys:
         self._packages = packages
         self._ports = ports
         self._forget = forget
+        self._measure = measure
         self._changing: set[str] = set()
 
     async def deploy(self, request: Request, tell: Tell) -> None:
@@ -199,7 +201,7 @@ class Deploys:
     async def _try(self, plan: Plan, settings: Settings) -> Learned:
         replica = await self._engine.prove(plan, settings)
         said = self._engine.launcher.said(replica)
-        memory = await anyio.to_thread.run_sync(self._engine.launcher.measure, replica)
+        memory = await anyio.to_thread.run_sync(self._measure, said["pid"]) or 0
         return Learned(
             modules=tuple(said.get("modules", ())),
             schema=dict(said.get("schema", {})),

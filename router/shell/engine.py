@@ -22,7 +22,7 @@ from router.core.room import EVICTIONS, Turns
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 from router.proxy.calls import Call, Lease, Outcome, Target
-from router.shell.plan import Launcher, Plan
+from router.shell.plan import Launching, Plan
 from torpor.errors import TorporError
 
 log = logging.getLogger("torpor.engine")
@@ -56,7 +56,7 @@ class Engine:
     def __init__(
         self,
         catalog: Catalog,
-        launcher: Launcher,
+        launcher: Launching,
         name: Callable[[str, int], str],
         clock: Callable[[], float],
         note: Callable[[ef.Note], None],

@@ -55,9 +55,9 @@ class Launcher(Protocol):
         """What the replica said when it became ready: schema, facts, modules; and `pid`."""
         ...
 
-    def measure(self, replica: str) -> int:
-        """Bytes (PSS) of its process, 0 where there is none. Takes milliseconds."""
-        ...
+
+class Templates(Protocol):
+    """Processes that have a service loaded, to fork replicas from."""
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         """Makes a template and returns when its process is gone. Tells Kept when it is loaded, and Unkept at last."""
@@ -66,3 +66,7 @@ class Launcher(Protocol):
     async def drop(self, template: str) -> None:
         """Ends a template once nothing that was forked from it runs; returns when it is gone."""
         ...
+
+
+class Launching(Launcher, Templates, Protocol):
+    """Both."""

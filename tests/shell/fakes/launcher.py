@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from router.core.events import Busy, Event, Exited, Failed, Ready
+from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
 from router.shell.plan import Plan
 from torpor.errors import InternalError, TorporError
 
@@ -31,8 +31,8 @@ class Fake:
 
 class FakeLauncher:
     """A replica behaves as its service is named: `Good` is ready at once, `Broken` fails, `Slow` never gets ready,
-    `Stubborn` does not hear TERM. `hold_start` keeps starts from leading to a process, `hold_ready` keeps `Good` from
-    being ready, until `release`.
+    `Stubborn` does not hear TERM, `Threaded` cannot be forked once it is loaded. `hold_start` keeps starts from leading
+    to a process, `hold_ready` keeps `Good` from being ready, until `release`.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,10 @@ class FakeLauncher:
         self.refusal: TorporError | Exception | None = None  # what `start` raises, when set
         self.unprepared: TorporError | None = None  # what `prepare` raises, when set
         self.holding = 0  # starts and stops that wait at a gate
+        self.forked: dict[str, str | None] = {}  # replica -> the template that it came from
+        self.templates: dict[str, anyio.Event] = {}  # those that are loaded -> told to end
+        self.unkept: TorporError | None = None  # what `keep` raises, when set
+        self._dropped: set[str] = set()
         self._starting: dict[str, anyio.Event] = {}
         self._start_gate: anyio.Event | None = None
         self._stop_gate: anyio.Event | None = None
@@ -94,8 +98,9 @@ class FakeLauncher:
             raise self.unprepared
         self.prepared.append(plan)
 
-    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+    async def start(self, replica: str, plan: Plan, tell: Callable[[Event], None], template: str | None = None) -> None:
         self.started.append(replica)
+        self.forked[replica] = template if template in self.templates else None
         under_way = self._starting[replica] = anyio.Event()
         try:
             await self._wait_at(self._start_gate)
@@ -139,6 +144,29 @@ class FakeLauncher:
             return {}
         ready = {"modules": ["json"], "schema": {"name": kind(fake.plan)}, "facts": {}, "phases": {"fork": 0.01}}
         return {"pid": fake.pid, **(ready if fake.ready else {})}
+
+    async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
+        await self._wait_at(self._start_gate)
+        if self.unkept is not None:
+            raise self.unkept
+        if template in self._dropped or kind(plan) in ("Broken", "Threaded"):
+            reason = None if template in self._dropped else "it runs 2 threads once it is loaded"
+            self._dropped.discard(template)
+            return tell(Unkept(template, reason))
+        over = self.templates[template] = anyio.Event()
+        tell(Kept(template, 13 << 20))
+        await over.wait()
+        del self.templates[template]
+        return tell(Unkept(template))
+
+    async def drop(self, template: str) -> None:
+        over = self.templates.get(template)
+        if over is None:
+            self._dropped.add(template)
+            return
+        for fake in [f for f in self.alive.values() if self.forked[f.id] == template]:
+            await fake.over.wait()
+        over.set()
 
     async def _wait_at(self, gate: anyio.Event | None) -> None:
         if gate is not None:
