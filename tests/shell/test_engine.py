@@ -210,17 +210,17 @@ def test_a_call_whose_grant_raises_does_not_take_the_others_with_it(caplog: pyte
 def test_a_bad_event_within_a_step_does_not_stop_those_behind_it(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(stage: Stage) -> None:
         stage.deployed()
-        await stage.awake()
-        call = FakeCall(stage)
-        behind: list[FakeCall] = []
+        stage.launcher.hold_start()
+        call, behind = stage.want(), list[FakeCall]()
 
         def in_the_grant() -> None:
             stage.engine.tell(ev.Ready("nobody"))
             behind.append(stage.want())
 
         call.then = in_the_grant
-        stage.engine.want(call, call.target, None)
-        assert behind[0].lease is not None
+        stage.launcher.release()
+        await call.answer()
+        await behind[0].answer()
         assert "an event was refused: Ready(replica='nobody'" in caplog.text
 
     play(scenario)
