@@ -25,6 +25,7 @@ from router.core.refusals import (
     waited_out,
 )
 from router.core.settings import Settings
+from router.core.slots import Slots
 from torpor.errors import Conflict, StartFailed, StartTimeout, TorporError
 from torpor.wire import State
 
@@ -42,6 +43,7 @@ class Schedule:
         self.parked_at: dict[str, str] = {}  # call -> endpoint
         self.closing = False
         self._deadlines: Deadlines[Key] = Deadlines()
+        self.slots = Slots(self.lines, self.replicas, self._deadlines)
         self._out: list[Effect] = []
         self._decide: dict[type, Callable[[Any, float], None]] = {
             ev.Wanted: self._wanted,

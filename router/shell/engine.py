@@ -25,6 +25,10 @@ from torpor.errors import TorporError
 
 log = logging.getLogger("torpor.engine")
 
+_DIED = Outcome.DIED  # an enum's attribute is slow to read, and every call asks for it
+_TARGETS_MAX = 2048
+_TARGET_BYTES = 256  # the longest path and host that are remembered
+
 
 class Trial:
     """A revision on trial: `verdict` is set when its replica is ready or has failed."""
@@ -67,6 +71,9 @@ class Engine:
         self._waiting: dict[str, Call] = {}
         self._keys: dict[int, str] = {}
         self._serial = 0
+        self._targets: dict[tuple[bytes, bytes, int | None], Target] = {}
+        self._targets_of = -1  # the catalogue's state in which they were found
+        self._warm: dict[str, Lease] = {}
         self._inbox: deque[ev.Event] = deque()
         self._stepping = False
         self._work: deque[ef.Start | ef.Stop] = deque()
@@ -107,6 +114,12 @@ class Engine:
         self._inbox.append(event)
         if self._stepping:
             return
+        fault = self._work_off(event)
+        if fault is not None:
+            raise fault
+
+    def _work_off(self, event: ev.Event | None = None) -> Exception | None:
+        """Steps through what was told; what the step of `event` raised."""
         self._stepping = True
         fault: Exception | None = None
         try:
@@ -124,12 +137,16 @@ class Engine:
                     self._do(effect)
         finally:
             self._stepping = False
-        at = self.schedule.next_deadline()
-        if at is not None and at < self._wakes_at:
-            self._wakes_at = at
-            self._nudged.set()
-        if fault is not None:
-            raise fault
+        self._watch()
+        return fault
+
+    def _watch(self) -> None:
+        """Has `run` wake earlier if something is due earlier."""
+        if self.schedule.slots.nothing_before() < self._wakes_at:
+            at = self.schedule.next_deadline()
+            if at is not None and at < self._wakes_at:
+                self._wakes_at = at
+                self._nudged.set()
 
     def _do(self, effect: ef.Effect) -> None:
         try:
@@ -140,11 +157,40 @@ class Engine:
     # Calls, as the proxy sees them
 
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
-        address = self.catalog.resolve(path, host, port)
-        return None if address is None or address.quiet else Target(address.endpoint, address.path)
+        asked = (path, host, port)
+        target = self._targets.get(asked)
+        if target is None or self._targets_of != self.catalog.changes:
+            address = self.catalog.resolve(path, host, port)
+            target = None if address is None or address.quiet else Target(address.endpoint, address.path)
+            self._remember(asked, target)
+        return target
+
+    def _remember(self, asked: tuple[bytes, bytes, int | None], target: Target | None) -> None:
+        """Callers ask for the same again and again; what was found holds until the catalogue changes."""
+        if self._targets_of != self.catalog.changes or len(self._targets) >= _TARGETS_MAX:
+            self._targets.clear()
+            self._targets_of = self.catalog.changes
+        if target is not None and len(asked[0]) + len(asked[1]) <= _TARGET_BYTES:
+            self._targets[asked] = target
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:
-        self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
+        replica = None if self._stepping else self.schedule.slots.reserve(target.endpoint, self._clock())
+        if replica is None:
+            self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
+            return
+        self._stepping = True  # what is told meanwhile waits for its turn, as within any step
+        try:
+            call.granted(self._warm.get(replica.id) or self._warm_lease(replica.id))
+        finally:
+            self._stepping = False
+            if self._inbox:
+                self._work_off()
+
+    def _warm_lease(self, replica: str) -> Lease:
+        """All calls that find the replica ready have the same one."""
+        self._warm = {known: lease for known, lease in self._warm.items() if known in self.schedule.replicas}
+        lease = self._warm[replica] = Lease(replica, self.launcher.address(replica), False, 0.0, {})
+        return lease
 
     def leave(self, call: Call) -> None:
         key = self._keys.pop(id(call), None)
@@ -153,7 +199,11 @@ class Engine:
             self.tell(ev.CallerLeft("", key))
 
     def settle(self, lease: Lease, outcome: Outcome) -> None:
-        self.tell(ev.Settled(lease.replica, outcome is Outcome.DIED))
+        broken = outcome is _DIED
+        if broken or self._stepping or not self.schedule.slots.release(lease.replica, self._clock()):
+            self.tell(ev.Settled(lease.replica, broken))
+        else:
+            self._watch()
 
     def replay(self, call: Call, lease: Lease, target: Target) -> None:
         self.tell(ev.Settled(lease.replica, True))
