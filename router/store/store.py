@@ -53,7 +53,8 @@ class Store:
         except DBAPIError as error:
             engine.dispose()
             raise InvalidConfig(
-                f"the database {engine.url} cannot be used: {error.orig}\nsee that nothing else holds it, and that this user may write it"
+                f"the database {engine.url} cannot be used: {error.orig}\n"
+                "see that nothing else holds it, and that this user may write it"
             ) from error
         except BaseException:
             engine.dispose()
