@@ -12,6 +12,8 @@ import click
 
 from models.gate import TASKS
 from models.steps import KINDS
+from torpor.cli import INTERRUPTED
+from torpor.cli.exits import exit_code
 from torpor.errors import TorporError
 
 
@@ -58,8 +60,10 @@ def main(
         if as_json:
             print(json.dumps(error.body()))
         else:
-            print(f"error: {error.message}", file=sys.stderr)
-        sys.exit(1)
+            print(error.message, file=sys.stderr)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     if as_json:
         found = {"tag": str(exported.model.tag), "path": exported.model.path, "reused": exported.reused}
         print(json.dumps(found | {"card": exported.card}))
@@ -68,4 +72,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="torpor export")

@@ -17,6 +17,7 @@ import uvloop
 from router.build import build, write_address
 from router.config import Config, load
 from router.store import DataLock
+from torpor.cli.exits import exit_code
 from torpor.errors import TorporError
 
 
@@ -28,11 +29,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--log-level", help="debug, info, warning or error")
     parser.add_argument("--config", type=Path, help="a torpor.toml")
     parser.add_argument("--print-config", action="store_true", help="print the configuration and end")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON: the configuration, the address, an error")
     return parser.parse_args()
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, as_json: bool) -> None:
     router = build(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,7 +44,8 @@ async def run(config: Config) -> None:
         write_address(address, url, router.started_at)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the router: the collector need not look at it again
-        print(f"torpor listens on {url}", flush=True)
+        told = json.dumps({"url": url, "pid": os.getpid()}) if as_json else f"torpor listens on {url}"
+        print(told, flush=True)
 
     try:
         await router.serve(started)
@@ -62,17 +64,29 @@ def main() -> int:
             return 0
         lock = DataLock(config.data)
     except TorporError as error:
-        print(error.message, file=sys.stderr)
-        return 3
+        return failed(error, wanted.json)
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    code = 0
     try:
-        uvloop.run(run(config))
-    except TorporError as error:
-        print(error.message, file=sys.stderr)
-        return 3
+        uvloop.run(run(config, wanted.json))
+    except* TorporError as group:  # out of the router's tasks, such as a port that is taken
+        code = failed(first(group), wanted.json)
     finally:
         lock.close()
-    return 0
+    return code
+
+
+def first(group: BaseExceptionGroup[TorporError]) -> TorporError:
+    found = group.exceptions[0]
+    return first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def failed(error: TorporError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(error.body()), flush=True)
+    else:
+        print(error.message, file=sys.stderr)
+    return exit_code(error)
 
 
 def print_config(config: Config, as_json: bool) -> None:

@@ -107,7 +107,8 @@ class Bentos:
         manifest = read_manifest(path)
         try:
             models = [str(model["tag"]) for model in manifest.get("models") or ()]
-            required = tuple(str(e["name"]) for e in manifest.get("envs") or () if e.get("value") in (None, ""))
+            of_replicas = [each for each in manifest.get("envs") or () if each.get("stage") != "build"]
+            required = tuple(str(each["name"]) for each in of_replicas if each.get("value") in (None, ""))
             target = str(manifest["service"])
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidService(f"bento {tag} has a broken bento.yaml: {error!r}\nbuild it again") from None

@@ -245,7 +245,20 @@ def from_body(status: int, body: Any, retry_after: float | None = None) -> Torpo
         code, message = message.get("code"), message.get("message")
     cls = BY_CODE.get(str(code)) if code else None
     if cls is None or cls is CallFailed:
-        text = str(message) if message else f"the endpoint answered {status}"
-        return CallFailed(text, status=status, retry_after=retry_after, detail={"body": body})
+        text = str(message) if message else f"the endpoint answered {status}{_line(body)}"
+        return CallFailed(text + _places(body), status=status, retry_after=retry_after, detail={"body": body})
     detail = body.get("detail") if isinstance(body, dict) else None
     return cls(str(message), retry_after=retry_after, detail=detail if isinstance(detail, dict) else None)
+
+
+def _line(body: Any) -> str:
+    """The first line of an answer that is text."""
+    lines = body.strip().splitlines() if isinstance(body, str) else []
+    return f": {lines[0][:200]}" if lines else ""
+
+
+def _places(body: Any) -> str:
+    """What pydantic found wrong with a call's arguments, a line each: BentoML sends it as `detail`."""
+    found = body.get("detail") if isinstance(body, dict) else None
+    places = [each for each in found if isinstance(each, dict) and "msg" in each] if isinstance(found, list) else []
+    return "".join(f"\n  {'.'.join(map(str, each.get('loc', ())))}: {each['msg']}" for each in places)

@@ -61,6 +61,7 @@ class Catalog:
 
     def __init__(self, domain: str | None = None) -> None:
         self.endpoints: dict[str, Registered] = {}
+        self.changes = 0  # how often what `resolve` finds may have changed
         self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
         self._ports: dict[int, str] = {}
         self._quiet: dict[str, frozenset[bytes]] = {}
@@ -69,6 +70,7 @@ class Catalog:
         """Registers an endpoint or its next revision. Raises Conflict for a port that another endpoint has."""
         self.check_port(entry.name, entry.settings.port)
         self.drop_port(entry.name)
+        self.changes += 1
         self.endpoints[entry.name] = entry
         prefix = str(entry.learned.facts.get("path_prefix", "")).encode()
         self._quiet[entry.name] = QUIET | {prefix + path for path in PREFIXED}
@@ -89,6 +91,7 @@ class Catalog:
 
     def remove(self, name: str) -> None:
         self.drop_port(name)
+        self.changes += 1
         self.endpoints.pop(name, None)
         self._quiet.pop(name, None)
 

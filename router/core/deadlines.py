@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -35,6 +36,10 @@ class Deadlines(Generic[K]):
         """The earliest instant, or None. Forgets what was cleared and moves what was postponed."""
         self._settle()
         return self._heap[0][0] if self._heap else None
+
+    def bound(self) -> float:
+        """An instant before which nothing is due, at no cost: the earliest may have been postponed or cleared."""
+        return self._heap[0][0] if self._heap else math.inf
 
     def due(self, now: float) -> Iterator[K]:
         """Takes out and yields every key whose instant has come, earliest first."""

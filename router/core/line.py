@@ -16,6 +16,7 @@ from torpor.wire import RETRY_AFTER_MAX, State
 BACK_OFF_FIRST = 1.0  # seconds after a failed start; doubles with each further one
 BACK_OFF_MAX = 60.0
 STARTS_REMEMBERED = 20
+_READY = State.READY  # an enum's attribute is slow to read
 
 
 class Why(StrEnum):
@@ -123,10 +124,17 @@ class Line:
 
     def choose(self) -> Replica | None:
         """The least loaded replica with a free slot; a draining one that may be taken back comes last."""
-        free = [r for r in self.current(State.READY) if r.free]
-        if free:
-            return min(free, key=lambda r: r.in_flight)
-        return next((r for r in self.current(State.DRAINING) if r.free), None)
+        return self.ready() or next((r for r in self.current(State.DRAINING) if r.free), None)
+
+    def ready(self) -> Replica | None:
+        """The least loaded ready replica with a free slot, in a plain loop: every call comes by here."""
+        best: Replica | None = None
+        for r in self.replicas.values():
+            if r.state is not _READY or r.revision != self.revision or r.trial:
+                continue
+            if (r.limit is None or r.in_flight < r.limit) and (best is None or r.in_flight < best.in_flight):
+                best = r
+        return best
 
     def alive(self) -> int:
         """Replicas that serve or will: those that start, are ready, or can be taken back."""

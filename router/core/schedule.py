@@ -32,6 +32,7 @@ from router.core.room import EVICTIONS, Room, Turns
 from router.core.scale import BUCKETS
 from router.core.settings import Settings
 from router.core.shelf import Shelf
+from router.core.slots import Slots
 from torpor.errors import StartFailed, StartTimeout, TorporError
 from torpor.wire import State
 
@@ -57,6 +58,7 @@ class Schedule:
         self.parked_at: dict[str, str] = {}  # call -> endpoint
         self.closing = False
         self._deadlines: Deadlines[Key] = Deadlines()
+        self.slots = Slots(self.lines, self.replicas, self._deadlines, self.room.hungry)
         self._out: list[Effect] = []
         owner = Owner(self)
         self._decide: dict[type, Callable[[Any, float], None]] = {

@@ -353,6 +353,8 @@ class Caller(asyncio.Protocol):
                 self.transport.close()
         elif self._state == _BODY and not self._held:
             self._exchange.give_up(_too_slow("the next byte of the body", limits.body_within))
+        elif self._exchange.target is None:
+            self.deadline = math.inf  # the control plane has bounds of its own: a start's, a drain's
         else:
             self._exchange.late()
 

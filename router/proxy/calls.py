@@ -19,9 +19,9 @@ class Target(NamedTuple):
     path: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """The right of one call to one slot of one replica."""
+    """The right of one call to one slot of one replica. Calls that differ in nothing may be given the same object."""
 
     replica: str  # replica id
     address: str  # path of its Unix socket

@@ -213,7 +213,9 @@ def _read_framing(head: RequestHead, length: bytes | None, encoding: bytes | Non
 
 
 def body_too_large(size: int, limits: Limits) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has {size} bytes or more, above {limits.max_body_bytes}\nSend a smaller one.")
+    return BodyTooLarge(
+        f"the body has {size} bytes or more, above {limits.max_body_bytes}\nSend a smaller one, or raise max_body."
+    )
 
 
 def _read_connection(head: RequestHead, value: bytes, upgrade: bytes) -> None:

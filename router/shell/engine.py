@@ -9,11 +9,10 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from router.core import effects as ef
 from router.core import events as ev
@@ -22,29 +21,15 @@ from router.core.room import EVICTIONS, Turns
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 from router.proxy.calls import Call, Lease, Outcome, Target
+from router.shell.efforts import Effort, Efforts
 from router.shell.plan import Launching, Plan
-from torpor.errors import TorporError
+from router.shell.waits import Trial, WakeCall
 
 log = logging.getLogger("torpor.engine")
 
-Effort = ef.Start | ef.Stop | ef.Keep | ef.Drop  # what takes a task of its own
-
-
-class Trial:
-    """A revision on trial: `verdict` is set when its replica is ready or has failed."""
-
-    def __init__(self) -> None:
-        self.over = anyio.Event()
-        self.replica: str | None = None
-        self.error: TorporError | None = None
-
-
-class Starting:
-    """A start under way: `planning` is cancelled by a stop, `over` is set when there is a process or will be none."""
-
-    def __init__(self) -> None:
-        self.planning = anyio.CancelScope()
-        self.over = anyio.Event()
+_DIED = Outcome.DIED  # an enum's attribute is slow to read, and every call asks for it
+_TARGETS_MAX = 2048
+_TARGET_BYTES = 256  # the longest path and host that are remembered
 
 
 class Engine:
@@ -68,17 +53,17 @@ class Engine:
         self.launcher = launcher
         self.schedule = Schedule(name, memory, turns)
         self._clock = clock
-        self._plan_of = plan
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self.efforts = Efforts(launcher, plan, self.tell, self.schedule.shelf.templates)
         self._waiting: dict[str, Call] = {}
         self._keys: dict[int, str] = {}
         self._serial = 0
+        self._targets: dict[tuple[bytes, bytes, int | None], Target] = {}
+        self._targets_of = -1  # the catalogue's state in which they were found
+        self._warm: dict[str, Lease] = {}
         self._inbox: deque[ev.Event] = deque()
         self._stepping = False
-        self._work: deque[Effort] = deque()
         self._nudged = anyio.Event()
         self._wakes_at = math.inf
-        self._starting: dict[str, Starting] = {}
         self._trials: dict[str, Trial] = {}
         self._falling_asleep: dict[str, list[anyio.Event]] = {}
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -100,7 +85,7 @@ class Engine:
             task_status.started()
             while True:
                 self._nudged = anyio.Event()
-                self._spawn(tasks)
+                self.efforts.spawn(tasks)
                 at = self.schedule.next_deadline()
                 self._wakes_at = math.inf if at is None else at
                 with anyio.move_on_after(max(0.0, self._wakes_at - self._clock())):
@@ -115,6 +100,12 @@ class Engine:
         self._inbox.append(event)
         if self._stepping:
             return
+        fault = self._work_off(event)
+        if fault is not None:
+            raise fault
+
+    def _work_off(self, event: ev.Event | None = None) -> Exception | None:
+        """Steps through what was told; what the step of `event` raised."""
         self._stepping = True
         fault: Exception | None = None
         try:
@@ -132,12 +123,16 @@ class Engine:
                     self._do(effect)
         finally:
             self._stepping = False
-        at = self.schedule.next_deadline()
-        if at is not None and at < self._wakes_at:
-            self._wakes_at = at
-            self._nudged.set()
-        if fault is not None:
-            raise fault
+        self._watch()
+        return fault
+
+    def _watch(self) -> None:
+        """Has `run` wake earlier if something is due earlier."""
+        if self.schedule.slots.nothing_before() < self._wakes_at:
+            at = self.schedule.next_deadline()
+            if at is not None and at < self._wakes_at:
+                self._wakes_at = at
+                self._nudged.set()
 
     def _do(self, effect: ef.Effect) -> None:
         try:
@@ -148,11 +143,40 @@ class Engine:
     # Calls, as the proxy sees them
 
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
-        address = self.catalog.resolve(path, host, port)
-        return None if address is None or address.quiet else Target(address.endpoint, address.path)
+        asked = (path, host, port)
+        target = self._targets.get(asked)
+        if target is None or self._targets_of != self.catalog.changes:
+            address = self.catalog.resolve(path, host, port)
+            target = None if address is None or address.quiet else Target(address.endpoint, address.path)
+            self._remember(asked, target)
+        return target
+
+    def _remember(self, asked: tuple[bytes, bytes, int | None], target: Target | None) -> None:
+        """Callers ask for the same again and again; what was found holds until the catalogue changes."""
+        if self._targets_of != self.catalog.changes or len(self._targets) >= _TARGETS_MAX:
+            self._targets.clear()
+            self._targets_of = self.catalog.changes
+        if target is not None and len(asked[0]) + len(asked[1]) <= _TARGET_BYTES:
+            self._targets[asked] = target
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:
-        self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
+        replica = None if self._stepping else self.schedule.slots.reserve(target.endpoint, self._clock())
+        if replica is None:
+            self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
+            return
+        self._stepping = True  # what is told meanwhile waits for its turn, as within any step
+        try:
+            call.granted(self._warm.get(replica.id) or self._warm_lease(replica.id))
+        finally:
+            self._stepping = False
+            if self._inbox:
+                self._work_off()
+
+    def _warm_lease(self, replica: str) -> Lease:
+        """All calls that find the replica ready have the same one."""
+        self._warm = {known: lease for known, lease in self._warm.items() if known in self.schedule.replicas}
+        lease = self._warm[replica] = Lease(replica, self.launcher.address(replica), False, 0.0, {})
+        return lease
 
     def leave(self, call: Call) -> None:
         key = self._keys.pop(id(call), None)
@@ -161,7 +185,11 @@ class Engine:
             self.tell(ev.CallerLeft("", key))
 
     def settle(self, lease: Lease, outcome: Outcome) -> None:
-        self.tell(ev.Settled(lease.replica, outcome is Outcome.DIED))
+        broken = outcome is _DIED
+        if broken or self._stepping or not self.schedule.slots.release(lease.replica, self._clock()):
+            self.tell(ev.Settled(lease.replica, broken))
+        else:
+            self._watch()
 
     def replay(self, call: Call, lease: Lease, target: Target) -> None:
         self.tell(ev.Settled(lease.replica, True))
@@ -175,7 +203,7 @@ class Engine:
         Cancelled, it stops the replica again: nobody waits for it any more.
         """
         trial = Trial()
-        self._plans[plan.endpoint, plan.revision] = plan
+        self.efforts.plans[plan.endpoint, plan.revision] = plan
         self.tell(ev.Tried(plan.endpoint, plan.revision, settings))
         self._trials[plan.endpoint] = trial
         if trial.error is None and trial.replica is None:
@@ -199,8 +227,7 @@ class Engine:
 
         `memory`: bytes that a replica of it takes, 0 when unknown.
         """
-        for key in [k for k in self._plans if k[0] == endpoint]:
-            del self._plans[key]  # the trial's plan too: it was one that learns
+        self.efforts.forget(endpoint)  # the trial's plan too: it was one that learns
         self._trials.pop(endpoint, None)
         self.tell(ev.Deployed(endpoint, revision, settings, memory))
 
@@ -226,8 +253,7 @@ class Engine:
     async def remove(self, endpoint: str) -> None:
         """Returns when the endpoint is gone and its calls are drained."""
         await self._when_asleep(endpoint, ev.Removed(endpoint))
-        for key in [k for k in self._plans if k[0] == endpoint]:
-            del self._plans[key]
+        self.efforts.forget(endpoint)
 
     async def shut_down(self) -> None:
         """Law 9. Returns when nothing runs any more."""
@@ -295,82 +321,5 @@ class Engine:
             over.set()
 
     def _hand_over(self, effect: Effort) -> None:
-        """For `run` to perform: an event may be told outside of any task, by a connection or a descriptor."""
-        self._work.append(effect)
+        self.efforts.add(effect)
         self._nudged.set()
-
-    def _spawn(self, tasks: TaskGroup) -> None:
-        while self._work:
-            match effect := self._work.popleft():
-                case ef.Start():
-                    starting = self._starting[effect.replica] = Starting()
-                    tasks.start_soon(self._start, effect, starting)
-                case ef.Stop():
-                    tasks.start_soon(self._stop, effect)
-                case ef.Keep():
-                    tasks.start_soon(self._keep, effect)
-                case ef.Drop():
-                    tasks.start_soon(self._drop, effect)
-
-    async def _start(self, effect: ef.Start, starting: Starting) -> None:
-        try:
-            with starting.planning:
-                plan = await self._plan(effect.endpoint, effect.revision)
-            if starting.planning.cancelled_caught:
-                self.tell(ev.Exited(effect.replica, 0))
-                return
-            await self.launcher.start(effect.replica, plan, self.tell, effect.template)
-        except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
-            if not isinstance(error, TorporError):
-                log.exception("replica %s could not be started", effect.replica)
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            self.tell(ev.Failed(effect.replica, reason))
-            self.tell(ev.Exited(effect.replica, 1))
-        finally:
-            del self._starting[effect.replica]
-            starting.over.set()
-
-    async def _keep(self, effect: ef.Keep) -> None:
-        try:
-            plan = await self._plan(effect.endpoint, effect.revision)
-            await self.launcher.keep(effect.template, replace(plan, learn=False, sessions=()), self.tell)
-        except Exception as error:  # the edge of a task: an endpoint without a template sleeps deep
-            log.warning("endpoint %s keeps no template: %s", effect.endpoint, str(error).partition("\n")[0])
-            if effect.template in self.schedule.shelf.templates:
-                self.tell(ev.Unkept(effect.template))
-
-    async def _drop(self, effect: ef.Drop) -> None:
-        if effect.template in self.schedule.shelf.templates:  # else it is gone already
-            await self.launcher.drop(effect.template)
-
-    async def _plan(self, endpoint: str, revision: int) -> Plan:
-        plan = self._plans.get((endpoint, revision))
-        if plan is None:
-            plan = self._plans[endpoint, revision] = await self._plan_of(endpoint, revision)
-        return plan
-
-    async def _stop(self, effect: ef.Stop) -> None:
-        with anyio.CancelScope(shield=True):  # law 8: a stop that has begun is seen through
-            starting = self._starting.get(effect.replica)
-            if starting is not None:  # law 6: it may not even have come to the launcher yet
-                starting.planning.cancel()
-                await starting.over.wait()
-            await self.launcher.stop(effect.replica, effect.within)
-
-
-class WakeCall:
-    """A call without a request: it waits for a slot and gives it back."""
-
-    def __init__(self) -> None:
-        self.id = "wake"
-        self.over = anyio.Event()
-        self.lease: Lease | None = None
-        self.error: TorporError | None = None
-
-    def granted(self, lease: Lease) -> None:
-        self.lease = lease
-        self.over.set()
-
-    def refused(self, error: TorporError) -> None:
-        self.error = error
-        self.over.set()

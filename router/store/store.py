@@ -52,7 +52,10 @@ class Store:
                 _migrate(connection, engine.url)
         except DBAPIError as error:
             engine.dispose()
-            raise InvalidConfig(f"the database {engine.url} cannot be used: {error.orig}\nmend that first") from error
+            raise InvalidConfig(
+                f"the database {engine.url} cannot be used: {error.orig}\n"
+                "see that nothing else holds it, and that this user may write it"
+            ) from error
         except BaseException:
             engine.dispose()
             raise
@@ -135,7 +138,9 @@ def check_file(path: Path) -> None:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as error:
-        raise InvalidConfig(f"the database {path} cannot be opened: {error}\nmend that first") from None
+        raise InvalidConfig(
+            f"the database {path} cannot be opened: {error}\nsee that it is a file which this user may read and write"
+        ) from None
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found != "ok":

@@ -112,6 +112,6 @@ def test_an_order_that_cannot_be_carried_out_is_refused_at_once(changes: dict[st
 def test_a_refusal_is_two_lines_on_stderr_and_exit_status_1(home: Path) -> None:
     refused = command("./nowhere", home, "--progress", "none")
     output, errors = refused.communicate(timeout=60)
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert output == ""
     assert len(errors.strip().splitlines()) == 2

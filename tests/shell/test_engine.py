@@ -80,7 +80,7 @@ def test_a_failed_start_refuses_the_parked_with_its_last_lines_and_is_put_off() 
         assert len(stage.launcher.started) == 1
         await anyio.sleep(0.3)
         stage.kind = "Good"
-        stage.engine._plans.clear()  # the revision was mended where it lies
+        stage.engine.efforts.plans.clear()  # the revision was mended where it lies
         await stage.awake()
         stage.nothing_is_held()
 
@@ -145,7 +145,7 @@ def test_the_plan_of_a_revision_is_made_once() -> None:
             made.append(revision)
             return await make(endpoint, revision)
 
-        stage.engine._plan_of = counted  # type: ignore[assignment]  # the same shape, counted
+        stage.engine.efforts.plan_of = counted  # type: ignore[assignment]  # the same shape, counted
         for _ in range(3):
             await stage.awake()
             await anyio.sleep(2)
@@ -210,17 +210,17 @@ def test_a_call_whose_grant_raises_does_not_take_the_others_with_it(caplog: pyte
 def test_a_bad_event_within_a_step_does_not_stop_those_behind_it(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(stage: Stage) -> None:
         stage.deployed()
-        await stage.awake()
-        call = FakeCall(stage)
-        behind: list[FakeCall] = []
+        stage.launcher.hold_start()
+        call, behind = stage.want(), list[FakeCall]()
 
         def in_the_grant() -> None:
             stage.engine.tell(ev.Ready("nobody"))
             behind.append(stage.want())
 
         call.then = in_the_grant
-        stage.engine.want(call, call.target, None)
-        assert behind[0].lease is not None
+        stage.launcher.release()
+        await call.answer()
+        await behind[0].answer()
         assert "an event was refused: Ready(replica='nobody'" in caplog.text
 
     play(scenario)

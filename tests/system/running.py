@@ -52,12 +52,12 @@ def clean_environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Running]:
+def running(folder: Path, *flags: str) -> Iterator[Running]:
     """`torpor up --detach` on a free port, and `torpor down` at the end."""
     env = clean_environment(folder)
     data = folder / "data"
     try:
-        up = [TORPOR, "up", "--detach", "--port", "0"]
+        up = [TORPOR, "up", "--detach", "--port", "0", *flags]
         done = subprocess.run(up, env=env, capture_output=True, text=True, timeout=WITHIN)
         assert done.returncode == 0, done.stderr
         found = read_address(data)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
+INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+
 
 def main() -> None:
     """`torpor`."""
-    from torpor.cli.commands import run
+    try:
+        from torpor.cli.commands import cli
 
-    run()
+        cli()
+    except KeyboardInterrupt:  # before there was a command that could hear it
+        sys.exit(INTERRUPTED)

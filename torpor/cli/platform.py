@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from torpor.cli.application import home
-from torpor.client import Client
-from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError
+from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError, from_body
+from torpor.local import data_folder, read_address
+
+__all__ = ["answers", "configured_data", "data_folder", "down", "read_address", "run_here", "up_detached"]
 
 UP_WITHIN = 60.0
 DOWN_WITHIN = 120.0
+SHOWN = 3  # last lines of a router that did not start
 
 
 def command(part: str, arguments: list[str]) -> list[str]:
@@ -33,58 +36,89 @@ def run_here(part: str, arguments: list[str]) -> NoReturn:
     os.execv(line[0], line)
 
 
-def data_folder(data: str | None) -> Path:
-    return Path(data or os.environ.get("TORPOR_DATA") or "~/.local/share/torpor").expanduser().absolute()
+def configured_data(data: str | None, config: str | None) -> Path:
+    """The data folder that a router will use: a torpor.toml may name one. Raises InvalidConfig."""
+    if data is not None or config is None:
+        return data_folder(data)
+    line = command("router", ["--print-config", "--json", "--config", config])
+    done = subprocess.run(line, capture_output=True, text=True)
+    if (error := said(done.stdout)) is not None:
+        raise error
+    return Path(json.loads(done.stdout)["data"])
 
 
 def up_detached(arguments: list[str], data: Path) -> dict[str, Any]:
-    """Starts the router in the background; its address once it answers."""
+    """Starts the router in the background; its address once it answers. Raises what kept it from starting."""
+    line = command("router", [*arguments, "--json", "--data", str(data)])
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    line = command("router", arguments)
     log = data / "router.log"
     with log.open("ab") as out:
+        before = out.tell()
         router = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    give_up = time.monotonic() + UP_WITHIN
-    while time.monotonic() < give_up:
-        found = read_address(data)
-        if found is not None and found["pid"] == router.pid and answers(found):
-            return found
-        if router.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise StartFailed("the platform did not start: " + " | ".join(last) + f"\nits log is {log}")
-        time.sleep(0.02)
+    try:
+        give_up = time.monotonic() + UP_WITHIN
+        while time.monotonic() < give_up:
+            found = read_address(data)
+            if found is not None and found["pid"] == router.pid and answers(found):
+                return found
+            if router.poll() is not None:
+                with log.open("rb") as written:
+                    written.seek(before)
+                    raise not_started(written.read().decode(errors="replace"), log)
+            time.sleep(0.02)
+    except BaseException:
+        router.terminate()
+        raise
     router.terminate()
     raise StartTimeout(f"the platform did not answer within {UP_WITHIN:g} s\nits log is {log}")
+
+
+def not_started(text: str, log: Path) -> TorporError:
+    last = " | ".join(text.strip().splitlines()[-SHOWN:])
+    return said(text) or StartFailed(f"the platform did not start: {last}\nits log is {log}")
+
+
+def said(text: str) -> TorporError | None:
+    """The error that a router's last line is, where it is one."""
+    try:
+        body = json.loads(text.strip().rpartition("\n")[2])
+    except ValueError:
+        return None
+    return from_body(500, body) if isinstance(body, dict) and "error" in body else None
 
 
 def down(data: Path) -> dict[str, Any]:
     """Stops the router of a data folder; returns when it has ended."""
     found = read_address(data)
-    if found is None:
+    if found is None or not running(found):
         raise NotFound(f"no platform runs on {data}\nname its folder with --data")
     if not answers(found):
         raise Conflict(
-            f"what {data}/torpor.json names (pid {found['pid']}) does not answer as a router\nlook for yourself"
+            f"pid {found['pid']}, which {data}/torpor.json names, does not answer at {found['url']} as its router\n"
+            f"see what it is: ps {found['pid']}; if it is no router, remove that file"
         )
     os.kill(found["pid"], signal.SIGTERM)
     give_up = time.monotonic() + DOWN_WITHIN
-    while Path(f"/proc/{found['pid']}").exists() and read_address(data) is not None:
+    while running(found):
         if time.monotonic() > give_up:
             raise StartTimeout(f"the platform still drains after {DOWN_WITHIN:g} s\nlook at {found['url']}")
         time.sleep(0.02)
     return found
 
 
-def read_address(data: Path) -> dict[str, Any] | None:
+def running(found: dict[str, Any]) -> bool:
+    """Whether the process is there and not merely waited for by its parent (proc(5): state Z)."""
     try:
-        found = json.loads((data / "torpor.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        stat = Path(f"/proc/{found['pid']}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def answers(found: dict[str, Any]) -> bool:
     """Whether the router that the file names is the one that answers there."""
+    from torpor.client import Client
+
     try:
         with Client(found["url"]) as client:
             return bool(client.status()["pid"] == found["pid"])

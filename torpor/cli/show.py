@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-
-from torpor.errors import FixTheCall, GaveUp, NeverArrived, TorporError, TryLater
-
-CODES: tuple[tuple[type[TorporError], int], ...] = ((FixTheCall, 3), (TryLater, 4), (GaveUp, 5), (NeverArrived, 6))
-AS_JSON = "torpor.as_json"  # where a command's context keeps whether JSON was asked for
-
-
-class Failed(click.ClickException):
-    """An error of the tree, as the command line ends with it."""
-
-    def __init__(self, error: TorporError, as_json: bool) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.exit_code = exit_code(error)  # type: ignore[misc]  # per instance: it depends on the error's class
-        self._as_json = as_json
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        if self._as_json:
-            return as_json(self.error.body())
-        print(self.error.message, file=sys.stderr)
-        for line in self.error.detail.get("log", ()):
-            print(f"  | {line}", file=sys.stderr)
-        return None
-
-
-def exit_code(error: TorporError) -> int:
-    """3 fix the call, 4 try later, 5 gave up, 6 never arrived; click itself exits with 2 for a wrong usage."""
-    return next((code for kind, code in CODES if isinstance(error, kind)), 5)
 
 
 def as_json(value: Any) -> None:
@@ -46,12 +16,41 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        out.add_column(column, no_wrap=True)
-    for row in rows:
-        out.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(out)
+    """Columns under their titles, where there are any. Nothing is cut: a narrow terminal wraps."""
+    titled = any(columns)
+    cells = [list(columns), *map(list, rows)] if titled else [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if titled and number == 0 else line)
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Long work on stderr: a line a phase, and on a terminal a spinner beside what goes on now."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._live = ExitStack()
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._status is not None:
+            self._live.enter_context(self._status)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.close()
+
+    def tell(self, phase: str, detail: str) -> None:
+        """A phase begins; a "log" is a line of what it says meanwhile."""
+        if phase == "log":
+            self._console.print(f"  | {detail}", soft_wrap=True, style="dim")
+            return
+        if self._status is not None:
+            self._status.update(phase)
+        self._console.print(f"{phase:<22} {detail}".rstrip(), soft_wrap=True)
 
 
 def size(count: int | None) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,13 +20,13 @@ from torpor.client.connection import (
     answer_of,
     cut_off,
     deployed,
-    headers,
-    options,
-    read_file,
+    later,
+    request,
+    session,
     translated,
 )
-from torpor.client.flow import Ask, Flow, Wait
-from torpor.client.payload import Method, methods
+from torpor.client.flow import Answer, Ask, Flow, Wait
+from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
 from torpor.wire import API, EndpointView
 
@@ -35,9 +36,10 @@ ANSWER_WITHIN = 600.0
 
 
 class AsyncClient:
-    """The platform at `url` ($TORPOR_URL, else this machine). Every method raises classes of `torpor.errors`.
+    """The platform at `url`: else $TORPOR_URL, else what runs on this machine. Raises classes of `torpor.errors`.
 
-    `answer_within`: seconds that a call may take in all, waits for a start and retries of what did not run included.
+    `token`: else $TORPOR_TOKEN. `answer_within`: seconds that a call may take in all, with the wait for a start and
+    retries of what did not run; of a stream, until its first chunk and from chunk to chunk.
     `transport`: httpx's, for tests a `torpor.MockTransport`.
     """
 
@@ -51,7 +53,7 @@ class AsyncClient:
     ) -> None:
         self.url = address(url)
         self.answer_within = answer_within
-        self._http = httpx.AsyncClient(base_url=self.url, headers=headers(token), transport=transport)
+        self._http = httpx.AsyncClient(**session(self.url, token), transport=transport)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -62,32 +64,40 @@ class AsyncClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def endpoint(self, name: str, *, queue_within: float | None = None) -> AsyncEndpoint:
-        """An endpoint's methods as methods. `queue_within`: seconds that a call may stay parked."""
-        return AsyncEndpoint(self, name, queue_within)
+    def endpoint(
+        self, name: str, *, queue_within: float | None = None, answer_within: float | None = None
+    ) -> AsyncEndpoint:
+        """An endpoint's methods as methods.
+
+        `queue_within`: seconds that a call may stay parked, then QueueTimeout. `answer_within`: else the client's.
+        """
+        return AsyncEndpoint(self, name, queue_within, answer_within or self.answer_within)
 
     async def status(self) -> dict[str, Any]:
+        """The platform's own: version, pid, data folder, counts, memory in bytes."""
         return cast(dict[str, Any], await self._drive(flow.control("GET", "/status")))
 
     async def list(self) -> list[EndpointView]:
+        """All endpoints, by name."""
         answer = await self._drive(flow.control("GET", "/endpoints"))
         return cast("list[EndpointView]", answer["endpoints"])
 
     async def get(self, name: str) -> EndpointView:
-        return cast(EndpointView, await self._drive(flow.control("GET", f"/endpoints/{name}")))
+        """One endpoint. Raises EndpointNotFound."""
+        return cast(EndpointView, await self._drive(flow.control("GET", flow.of(name))))
 
     async def wake(self, name: str) -> EndpointView:
-        """Returns when a replica is ready."""
-        return cast(EndpointView, await self._drive(flow.control("POST", f"/endpoints/{name}/wake")))
+        """Returns when a replica is ready. Raises StartFailed or StartTimeout."""
+        return cast(EndpointView, await self._drive(flow.control("POST", flow.of(name, "/wake"))))
 
     async def sleep(self, name: str, *, force: bool = False) -> EndpointView:
         """Returns when no replica runs. Raises Conflict while calls run, unless forced."""
         params = {"force": str(force).lower()}
-        return cast(EndpointView, await self._drive(flow.control("POST", f"/endpoints/{name}/sleep", params=params)))
+        return cast(EndpointView, await self._drive(flow.control("POST", flow.of(name, "/sleep"), params=params)))
 
     async def delete(self, name: str) -> EndpointView:
-        """Returns when the endpoint is gone and its calls are drained."""
-        return cast(EndpointView, await self._drive(flow.control("DELETE", f"/endpoints/{name}")))
+        """Returns when the endpoint is gone and its calls are drained: what it was."""
+        return cast(EndpointView, await self._drive(flow.control("DELETE", flow.of(name))))
 
     async def deploy(
         self,
@@ -100,69 +110,83 @@ class AsyncClient:
     ) -> EndpointView:
         """Builds a service folder or `module:Class` (or takes a built bento's tag), uploads it, and deploys it.
 
-        Returns when one start has succeeded; a deploy that fails leaves what was there before. `tell` hears the phases.
+        Returns when one start has succeeded; a deploy that fails leaves what was there before. `tell` hears the
+        phases. Raises InvalidService, ModelNotFound, InvalidConfig (settings), BadRequest, StartFailed, StartTimeout.
         """
+        flow.deployable(name)
+        await self.status()  # a platform that is not there is no reason to build for seconds
         tell("building", str(source))
         bento = await asyncio.to_thread(build, source)
-        bento_name, _, version = bento.tag.partition(":")
-        path = f"{API}/bentos/{bento_name}/{version}"
+        path = f"{API}/bentos/{bento.tag.replace(':', '/')}"
         if (await self._once(Ask("GET", path))).status == 404:
             tell("uploading", bento.tag)
-            flow.checked(await self._upload(path, bento.folder))
+            flow.checked(await self._once(Ask("PUT", path, body=packed(bento.folder))))
         body = {"name": name, "bento": bento.tag, "env": dict(env or {}), "settings": dict(settings or {})}
-        with translated(self.url):
-            async with self._http.stream("POST", f"{API}/endpoints", **options(Ask("POST", "", json=body))) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    raise flow.error_of(answer_of(response))
-                async for line in response.aiter_lines():
-                    event = deployed(line)
-                    if event["event"] == "deployed":
-                        return cast(EndpointView, event["endpoint"])
-                    tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
+        async with self._opened(Ask("POST", f"{API}/endpoints", headers=JSON, body=encoded(body))) as response:
+            async for line in response.aiter_lines():
+                event = deployed(line)
+                if event["event"] == "deployed":
+                    return cast(EndpointView, event["endpoint"])
+                tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
         raise cut_off()
 
-    async def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> AsyncIterator[str]:
-        """Lines, each with its replica's id before it; with `follow` those to come too."""
+    async def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
+        """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""
         params = {"tail": str(tail), "follow": str(follow).lower()}
-        path = f"{API}/endpoints/{name}/logs"
-        keywords = options(Ask("GET", "", params=params))
-        if follow:
-            keywords["timeout"] = httpx.Timeout(None, connect=5)
-        with translated(self.url):
-            async with self._http.stream("GET", path, **keywords) as response:
+        ask = Ask("GET", API + flow.of(name, "/logs"), params=params, within=float("inf") if follow else None)
+        async with self._opened(ask) as response:
+            async for line in response.aiter_lines():
+                yield line
+
+    async def _call(self, method: Method, ask: Ask, within: float, own_patience: bool) -> Any:
+        return method.value(await self._drive(flow.patient(ask, within, own_patience), within))
+
+    async def _stream(
+        self, method: Method, ask: Ask, within: float, own_patience: bool
+    ) -> AsyncGenerator[str | bytes, None]:
+        """Chunks as they come; text where the answer is text. The call is made when the first is asked for."""
+        steps = flow.patient(ask, within, own_patience)
+        wanted = next(steps)
+        while True:
+            if isinstance(wanted, Wait):
+                await asyncio.sleep(wanted.seconds)
+                wanted = next(steps)
+                continue
+            with translated(self.url, within), request(wanted, later) as keywords:
+                async with self._http.stream(**keywords) as response:
+                    if response.status_code < 400:
+                        text = response.headers.get("content-type", "").startswith("text/") and not method.binary
+                        async for chunk in response.aiter_text() if text else response.aiter_bytes():
+                            yield chunk
+                        return
+                    answer = await self._whole(response, within)
+            wanted = steps.send(answer)
+
+    @asynccontextmanager
+    async def _opened(self, ask: Ask) -> AsyncIterator[httpx.Response]:
+        """An answer of the control plane that is read as it comes. Raises the error that it is."""
+        with translated(self.url), request(ask, later) as keywords:
+            async with self._http.stream(**keywords) as response:
                 if response.status_code >= 400:
-                    await response.aread()
-                    raise flow.error_of(answer_of(response))
-                async for line in response.aiter_lines():
-                    yield line
+                    flow.checked(await self._whole(response, CONTROL_WITHIN))
+                yield response
 
-    async def _call(self, method: Method, ask: Ask) -> Any:
-        flow_ = flow.patient(lambda left: replace(ask, within=left), self.answer_within)
-        return method.value(await self._drive(flow_))
+    async def _once(self, ask: Ask, within: float | None = None) -> Answer:
+        with translated(self.url, within), request(ask, later) as keywords:
+            async with self._http.stream(**keywords) as response:
+                return await self._whole(response, ask.within or CONTROL_WITHIN)
 
-    async def _stream(self, ask: Ask) -> AsyncIterator[str | bytes]:
-        """Chunks as they come; text where the answer is text."""
-        ask = replace(ask, within=self.answer_within)
-        with translated(self.url, self.answer_within):
-            async with self._http.stream(ask.method, ask.path, **options(ask)) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    raise flow.error_of(answer_of(response))
-                text = response.headers.get("content-type", "").startswith("text/")
-                async for chunk in response.aiter_text() if text else response.aiter_bytes():
-                    yield chunk
+    async def _whole(self, response: httpx.Response, within: float) -> Answer:
+        """httpx bounds the wait for each piece; this bounds all of them."""
+        deadline = time.monotonic() + within
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if time.monotonic() > deadline:
+                raise flow.late(within)
+        return answer_of(response, bytes(body))
 
-    async def _upload(self, path: str, folder: Path) -> flow.Answer:
-        with translated(self.url):
-            response = await self._http.put(path, content=read_file(packed(folder)), timeout=CONTROL_WITHIN)
-        return answer_of(response)
-
-    async def _once(self, ask: Ask) -> flow.Answer:
-        with translated(self.url, ask.within):
-            return answer_of(await self._http.request(ask.method, ask.path, **options(ask)))
-
-    async def _drive(self, steps: Flow[T]) -> T:
+    async def _drive(self, steps: Flow[T], within: float | None = None) -> T:
         try:
             wanted = next(steps)
             while True:
@@ -170,36 +194,37 @@ class AsyncClient:
                     await asyncio.sleep(wanted.seconds)
                     wanted = next(steps)
                 else:
-                    answer = await self._once(wanted)
+                    answer = await self._once(wanted, within)
                     wanted = steps.send(answer)
         except StopIteration as end:
             return cast(T, end.value)
 
 
 class AsyncEndpoint:
-    """One endpoint: `endpoint.embed(texts=[...])`. Its schema is read once, without waking it."""
+    """One endpoint: `endpoint.embed(texts=[...])`. Its schema is read without waking it."""
 
-    def __init__(self, client: AsyncClient, name: str, queue_within: float | None) -> None:
+    def __init__(self, client: AsyncClient, name: str, queue_within: float | None, answer_within: float) -> None:
         self._client = client
         self._name = name
         self._queue_within = queue_within
-        self._methods: dict[str, Method] | None = None
+        self._answer_within = answer_within
+        self._methods: dict[str, Method] = {}
 
     async def methods(self) -> dict[str, Method]:
-        """The endpoint's methods by name."""
-        if self._methods is None:
-            self._methods = methods(self._name, (await self._client.get(self._name))["schema"])
+        """The endpoint's methods by name, as they are now."""
+        self._methods = methods(self._name, (await self._client.get(self._name))["schema"])
         return self._methods
 
     async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """A method by its name; a streaming one gives an async iterator of its chunks."""
-        known = await self.methods()
-        if method not in known:
-            raise BadRequest(f"{self._name} has no method {method!r}\nit has {', '.join(sorted(known))}")
-        ask = known[method].ask(args, kwargs, self._queue_within)
-        if known[method].streams:
-            return self._client._stream(ask)
-        return await self._client._call(known[method], ask)
+        known = self._methods.get(method) or (await self.methods()).get(method)
+        if known is None:
+            raise BadRequest(f"{self._name} has no method {method!r}\nit has {', '.join(sorted(self._methods))}")
+        ask = known.ask(args, kwargs, self._queue_within)
+        own_patience = self._queue_within is not None
+        if known.streams:
+            return self._client._stream(known, ask, self._answer_within, own_patience)
+        return await self._client._call(known, ask, self._answer_within, own_patience)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

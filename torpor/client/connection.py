@@ -3,60 +3,123 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO, Any
 
 import httpx
 
 import torpor
-from torpor.client.flow import Answer, Ask
-from torpor.errors import CallTimeout, GaveUp, PlatformUnreachable, TorporError, from_body
+from torpor.client.flow import Answer, Ask, Form, Upload, late
+from torpor.errors import GaveUp, InvalidConfig, PlatformUnreachable, TorporError, from_body
+from torpor.local import data_folder, read_address
 from torpor.wire import DEFAULT_PORT, TOKEN
 
 CONNECT_WITHIN = 5.0
 CONTROL_WITHIN = 900.0  # an answer of the control plane: a deploy may have to make an environment
+CHUNK = 1 << 16  # bytes
+SAID_MAX = 2000  # characters that an error keeps of an answer that is text
 
 
 def address(url: str | None) -> str:
-    """The platform's address: the argument, else $TORPOR_URL, else the default port of this machine."""
-    return (url or os.environ.get("TORPOR_URL") or f"http://127.0.0.1:{DEFAULT_PORT}").rstrip("/")
+    """The platform's address: the argument, else $TORPOR_URL, else what runs on the data folder, else the default port.
+
+    Raises InvalidConfig for what is no address.
+    """
+    running = None if url or os.environ.get("TORPOR_URL") else read_address(data_folder())
+    found = url or os.environ.get("TORPOR_URL") or (running or {}).get("url") or f"http://127.0.0.1:{DEFAULT_PORT}"
+    try:
+        parsed = httpx.URL(found)
+        usable = parsed.scheme in ("http", "https") and bool(parsed.host)
+    except httpx.InvalidURL:
+        usable = False
+    if not usable:
+        raise InvalidConfig(f"{found!r} is not a platform's address\ngive http://host:port, there or in TORPOR_URL")
+    return str(found).rstrip("/")
 
 
-def headers(token: str | None) -> dict[str, str]:
-    out = {"User-Agent": f"torpor/{torpor.__version__}"}
+def session(url: str, token: str | None) -> dict[str, Any]:
+    """The keywords of httpx's clients."""
+    headers = {"User-Agent": f"torpor/{torpor.__version__}"}
     token = token or os.environ.get("TORPOR_TOKEN")
     if token:
-        out[TOKEN] = f"Bearer {token}"
-    return out
+        headers[TOKEN] = f"Bearer {token}"
+    return {
+        "base_url": url,
+        "headers": headers,
+        # The platform queues, by its own bounds. httpx looks at every idle connection for every call: keep few.
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),
+        "trust_env": not is_loopback(httpx.URL(url).host),  # a proxy of the environment is not for this machine
+    }
 
 
-def options(ask: Ask) -> dict[str, Any]:
-    """The keywords of httpx's `request`."""
-    out: dict[str, Any] = {"params": dict(ask.params), "headers": dict(ask.headers)}
-    out["timeout"] = httpx.Timeout(ask.within or CONTROL_WITHIN, connect=CONNECT_WITHIN)
-    if ask.form is not None:
-        out["data"], out["files"] = ask.form
-    elif ask.content is not None:
-        out["content"] = ask.content
-    elif ask.json is not None:
-        out["json"] = ask.json
-    return out
+def is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def answer_of(response: httpx.Response) -> Answer:
-    """A response that was read whole."""
+@contextmanager
+def request(ask: Ask, pieces: Callable[[Iterable[bytes]], Any] = iter) -> Iterator[dict[str, Any]]:
+    """The keywords of httpx's `stream`. Its files are open as long as this is. `pieces`: the async client's."""
+    out: dict[str, Any] = {"method": ask.method, "url": ask.path, "params": dict(ask.params)}
+    headers = dict(ask.headers)
+    within = None if ask.within == float("inf") else ask.within or CONTROL_WITHIN
+    out["timeout"] = httpx.Timeout(within, connect=CONNECT_WITHIN)
+    with ExitStack() as opened:
+        if isinstance(ask.body, Form):
+            out["data"] = dict(ask.body.fields)
+            out["files"] = [(field, (each.name, content(each, opened))) for field, each in ask.body.files]
+        elif isinstance(ask.body, Upload):
+            file = content(ask.body, opened)
+            out["content"] = file if isinstance(file, bytes) else pieces(chunks(file))
+            if (media_type := mimetypes.guess_type(ask.body.name)[0]) is not None:
+                headers["Content-Type"] = media_type
+        elif ask.body is not None:
+            out["content"] = ask.body if isinstance(ask.body, bytes) else pieces(ask.body)
+        yield out | {"headers": headers}
+
+
+def content(upload: Upload, opened: ExitStack) -> bytes | IO[bytes]:
+    if isinstance(upload.source, Path):
+        return opened.enter_context(upload.source.open("rb"))
+    return upload.source
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """From its start, where it can be set there: a call may be tried again."""
+    if file.seekable():
+        file.seek(0)
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+async def later(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """For the async client; each part is read at once, from a local disk."""
+    for part in parts:
+        yield part
+
+
+def answer_of(response: httpx.Response, body: bytes) -> Answer:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip()
-    body = None
+    parsed: Any = None
     if media_type.endswith("json"):
         try:
-            body = response.json()
+            parsed = json.loads(body)
         except ValueError:
-            body = None
+            parsed = None
+    elif response.status_code >= 400 and media_type.startswith("text/"):
+        parsed = body.decode(errors="replace")[:SAID_MAX]
     after = response.headers.get("retry-after", "")
     retry_after = float(after) if after.isdigit() else None
-    return Answer(response.status_code, media_type, response.content, retry_after, body)
+    return Answer(response.status_code, media_type, body, retry_after, parsed, response.extensions.get("torpor.output"))
 
 
 @contextmanager
@@ -69,13 +132,11 @@ def translated(url: str, within: float | None = None) -> Iterator[None]:
             f"nothing answers at {url}: {error}\nstart the platform with `torpor up`, or set TORPOR_URL"
         ) from error
     except httpx.TimeoutException as error:
-        raise CallTimeout(f"no answer within {within or CONTROL_WITHIN:g} s\nallow a longer answer_within") from error
+        raise late(within or CONTROL_WITHIN) from error
     except httpx.HTTPError as error:
         raise GaveUp(
             f"the line to {url} broke: {error}\nit may have run; call again only what may run twice"
         ) from error
-    except httpx.InvalidURL as error:
-        raise PlatformUnreachable(f"{url!r} is not an address: {error}\nset TORPOR_URL to http://host:port") from error
 
 
 def deployed(line: str) -> dict[str, Any]:
@@ -88,9 +149,3 @@ def deployed(line: str) -> dict[str, Any]:
 
 def cut_off() -> TorporError:
     return GaveUp("the deploy ended without a result\nsee `torpor ls` for what is there, and deploy again")
-
-
-async def read_file(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A file's chunks for the async client; each is read at once, from a local disk."""
-    for chunk in chunks:
-        yield chunk

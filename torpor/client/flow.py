@@ -1,17 +1,26 @@
-"""What the clients do, without a connection: generators that yield requests and are sent the answers.
-
-The sync and the async client drive the same flows, so they cannot come to differ.
-"""
+"""What the clients do, without a connection: generators that yield requests and are sent the answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
 
-from torpor.errors import CallTimeout, TorporError, TryLater, from_body
-from torpor.wire import API
+from torpor.errors import (
+    BadAnswer,
+    BadRequest,
+    CallFailed,
+    CallTimeout,
+    EndpointNotFound,
+    QueueFull,
+    QueueTimeout,
+    ShuttingDown,
+    TorporError,
+    from_body,
+)
+from torpor.wire import API, NAME
 
 T = TypeVar("T")
 
@@ -19,17 +28,29 @@ RETRY_FIRST = 0.2  # seconds; doubles, where the answer names no time
 RETRY_MAX = 10.0
 
 
+class Upload(NamedTuple):
+    """A file to send: its name, and where its content is. A path is opened anew for each try."""
+
+    name: str
+    source: Path | bytes | IO[bytes]
+
+
+class Form(NamedTuple):
+    """A multipart form: text fields, and files by field (a field may have several)."""
+
+    fields: Mapping[str, str]
+    files: list[tuple[str, Upload]]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request. `within`: seconds until its answer must be there."""
+    """One request. `within`: seconds until its answer must be there whole."""
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    json: Any = None
-    content: bytes | None = None
-    form: tuple[dict[str, str], list[tuple[str, tuple[str, bytes]]]] | None = None
+    body: bytes | Iterable[bytes] | Upload | Form | None = None
     within: float | None = None
 
 
@@ -42,27 +63,52 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer. `output` is the schema that it follows, where the transport knows better than the method."""
 
     status: int
     media_type: str
     content: bytes
     retry_after: float | None
-    body: Any  # parsed, where it is JSON
+    body: Any  # parsed, where it is JSON; of an error also text
+    output: Mapping[str, Any] | None = None
 
 
 Flow = Generator[Ask | Wait, Answer, T]
 
 
 def control(method: str, path: str, **rest: Any) -> Flow[Any]:
-    """A call of the control plane: its JSON. Raises the error that it answers."""
+    """A call of the control plane: its JSON object. Raises the error that it answers."""
     answer = yield Ask(method, API + path, **rest)
     return checked(answer).body
 
 
+def of(name: str, rest: str = "") -> str:
+    """The control plane's path of an endpoint. Raises EndpointNotFound for what can be no endpoint's name."""
+    if not NAME.fullmatch(name):
+        raise EndpointNotFound(f"no endpoint is called {name!r}\nsee `torpor ls` for those that are")
+    return f"/endpoints/{name}{rest}"
+
+
+def deployable(name: str) -> str:
+    """The name of an endpoint to be. Raises BadRequest."""
+    if not NAME.fullmatch(name):
+        raise BadRequest(
+            f"{name!r} cannot be an endpoint's name\n"
+            "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
+        )
+    return name
+
+
 def checked(answer: Answer) -> Answer:
-    if answer.status >= 400:
-        raise error_of(answer)
+    """An answer of the control plane. Raises the error that it is, or BadAnswer where torpor does not speak so."""
+    error = error_of(answer) if answer.status >= 400 else None
+    if isinstance(error, CallFailed) or not isinstance(answer.body, dict):
+        raise BadAnswer(
+            f"what answers there is not torpor: {answer.status} {answer.media_type or 'without a media type'}\n"
+            "set TORPOR_URL to the address that `torpor up` printed"
+        )
+    if error is not None:
+        raise error
     return answer
 
 
@@ -70,23 +116,29 @@ def error_of(answer: Answer) -> TorporError:
     return from_body(answer.status, answer.body, answer.retry_after)
 
 
-def patient(ask: Callable[[float], Ask], within: float) -> Flow[Answer]:
+def patient(ask: Ask, within: float, own_patience: bool = False) -> Flow[Answer]:
     """Asks until it is answered with something else than "try later", for `within` seconds in all.
 
-    Only what surely did not run is asked again. Raises what the last answer said.
+    Asked again is only what surely did not run, and only where waiting helps: not after a start that failed, and
+    not after a wait as long as the caller's own `queue_within` (`own_patience`). Raises what the last answer said.
     """
     deadline = time.monotonic() + within
     pause = RETRY_FIRST
+    again = (QueueFull, ShuttingDown) if own_patience else (QueueFull, ShuttingDown, QueueTimeout)
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise CallTimeout(f"no answer within {within:g} s\nallow a longer answer_within")
-        answer = yield ask(left)
+            raise late(within)
+        answer = yield replace(ask, within=left)
         if answer.status < 400:
             return answer
         error = error_of(answer)
         wait = error.retry_after if error.retry_after is not None else pause
-        if not isinstance(error, TryLater) or time.monotonic() + wait > deadline:
+        if not isinstance(error, again) or time.monotonic() + wait > deadline:
             raise error
         yield Wait(wait)
         pause = min(RETRY_MAX, pause * 2)
+
+
+def late(within: float) -> CallTimeout:
+    return CallTimeout(f"no answer within {within:.3g} s\nallow a longer answer_within")

@@ -1,10 +1,13 @@
 """The sync client: drives the flows over httpx."""
 
+# Written by `python -m tests.client.unasync` out of asynchronous.py: change that one.
+# ruff: noqa: SIM117, UP028 - nested and spelt out where the async one has to
+
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,12 +22,12 @@ from torpor.client.connection import (
     answer_of,
     cut_off,
     deployed,
-    headers,
-    options,
+    request,
+    session,
     translated,
 )
-from torpor.client.flow import Ask, Flow, Wait
-from torpor.client.payload import Method, methods
+from torpor.client.flow import Answer, Ask, Flow, Wait
+from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
 from torpor.wire import API, EndpointView
 
@@ -34,9 +37,10 @@ ANSWER_WITHIN = 600.0
 
 
 class Client:
-    """The platform at `url` ($TORPOR_URL, else this machine). Every method raises classes of `torpor.errors`.
+    """The platform at `url`: else $TORPOR_URL, else what runs on this machine. Raises classes of `torpor.errors`.
 
-    `answer_within`: seconds that a call may take in all, waits for a start and retries of what did not run included.
+    `token`: else $TORPOR_TOKEN. `answer_within`: seconds that a call may take in all, with the wait for a start and
+    retries of what did not run; of a stream, until its first chunk and from chunk to chunk.
     `transport`: httpx's, for tests a `torpor.MockTransport`.
     """
 
@@ -50,7 +54,7 @@ class Client:
     ) -> None:
         self.url = address(url)
         self.answer_within = answer_within
-        self._http = httpx.Client(base_url=self.url, headers=headers(token), transport=transport)
+        self._http = httpx.Client(**session(self.url, token), transport=transport)
 
     def close(self) -> None:
         self._http.close()
@@ -61,32 +65,38 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def endpoint(self, name: str, *, queue_within: float | None = None) -> Endpoint:
-        """An endpoint's methods as methods. `queue_within`: seconds that a call may stay parked."""
-        return Endpoint(self, name, queue_within)
+    def endpoint(self, name: str, *, queue_within: float | None = None, answer_within: float | None = None) -> Endpoint:
+        """An endpoint's methods as methods.
+
+        `queue_within`: seconds that a call may stay parked, then QueueTimeout. `answer_within`: else the client's.
+        """
+        return Endpoint(self, name, queue_within, answer_within or self.answer_within)
 
     def status(self) -> dict[str, Any]:
+        """The platform's own: version, pid, data folder, counts, memory in bytes."""
         return cast(dict[str, Any], self._drive(flow.control("GET", "/status")))
 
     def list(self) -> list[EndpointView]:
+        """All endpoints, by name."""
         answer = self._drive(flow.control("GET", "/endpoints"))
         return cast("list[EndpointView]", answer["endpoints"])
 
     def get(self, name: str) -> EndpointView:
-        return cast(EndpointView, self._drive(flow.control("GET", f"/endpoints/{name}")))
+        """One endpoint. Raises EndpointNotFound."""
+        return cast(EndpointView, self._drive(flow.control("GET", flow.of(name))))
 
     def wake(self, name: str) -> EndpointView:
-        """Returns when a replica is ready."""
-        return cast(EndpointView, self._drive(flow.control("POST", f"/endpoints/{name}/wake")))
+        """Returns when a replica is ready. Raises StartFailed or StartTimeout."""
+        return cast(EndpointView, self._drive(flow.control("POST", flow.of(name, "/wake"))))
 
     def sleep(self, name: str, *, force: bool = False) -> EndpointView:
         """Returns when no replica runs. Raises Conflict while calls run, unless forced."""
         params = {"force": str(force).lower()}
-        return cast(EndpointView, self._drive(flow.control("POST", f"/endpoints/{name}/sleep", params=params)))
+        return cast(EndpointView, self._drive(flow.control("POST", flow.of(name, "/sleep"), params=params)))
 
     def delete(self, name: str) -> EndpointView:
-        """Returns when the endpoint is gone and its calls are drained."""
-        return cast(EndpointView, self._drive(flow.control("DELETE", f"/endpoints/{name}")))
+        """Returns when the endpoint is gone and its calls are drained: what it was."""
+        return cast(EndpointView, self._drive(flow.control("DELETE", flow.of(name))))
 
     def deploy(
         self,
@@ -99,66 +109,83 @@ class Client:
     ) -> EndpointView:
         """Builds a service folder or `module:Class` (or takes a built bento's tag), uploads it, and deploys it.
 
-        Returns when one start has succeeded; a deploy that fails leaves what was there before. `tell` hears the phases.
+        Returns when one start has succeeded; a deploy that fails leaves what was there before. `tell` hears the
+        phases. Raises InvalidService, ModelNotFound, InvalidConfig (settings), BadRequest, StartFailed, StartTimeout.
         """
+        flow.deployable(name)
+        self.status()  # a platform that is not there is no reason to build for seconds
         tell("building", str(source))
         bento = build(source)
-        bento_name, _, version = bento.tag.partition(":")
-        path = f"{API}/bentos/{bento_name}/{version}"
+        path = f"{API}/bentos/{bento.tag.replace(':', '/')}"
         if (self._once(Ask("GET", path))).status == 404:
             tell("uploading", bento.tag)
-            flow.checked(self._upload(path, bento.folder))
+            flow.checked(self._once(Ask("PUT", path, body=packed(bento.folder))))
         body = {"name": name, "bento": bento.tag, "env": dict(env or {}), "settings": dict(settings or {})}
-        with translated(self.url):  # noqa: SIM117 - the async client's second one differs
-            with self._http.stream("POST", f"{API}/endpoints", **options(Ask("POST", "", json=body))) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise flow.error_of(answer_of(response))
-                for line in response.iter_lines():
-                    event = deployed(line)
-                    if event["event"] == "deployed":
-                        return cast(EndpointView, event["endpoint"])
-                    tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
+        with self._opened(Ask("POST", f"{API}/endpoints", headers=JSON, body=encoded(body))) as response:
+            for line in response.iter_lines():
+                event = deployed(line)
+                if event["event"] == "deployed":
+                    return cast(EndpointView, event["endpoint"])
+                tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
         raise cut_off()
 
-    def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> Iterator[str]:
-        """Lines, each with its replica's id before it; with `follow` those to come too."""
+    def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> Generator[str, None, None]:
+        """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""
         params = {"tail": str(tail), "follow": str(follow).lower()}
-        path = f"{API}/endpoints/{name}/logs"
-        keywords = options(Ask("GET", "", params=params))
-        if follow:
-            keywords["timeout"] = httpx.Timeout(None, connect=5)
-        with translated(self.url), self._http.stream("GET", path, **keywords) as response:
-            if response.status_code >= 400:
-                response.read()
-                raise flow.error_of(answer_of(response))
-            yield from response.iter_lines()
+        ask = Ask("GET", API + flow.of(name, "/logs"), params=params, within=float("inf") if follow else None)
+        with self._opened(ask) as response:
+            for line in response.iter_lines():
+                yield line
 
-    def _call(self, method: Method, ask: Ask) -> Any:
-        flow_ = flow.patient(lambda left: replace(ask, within=left), self.answer_within)
-        return method.value(self._drive(flow_))
+    def _call(self, method: Method, ask: Ask, within: float, own_patience: bool) -> Any:
+        return method.value(self._drive(flow.patient(ask, within, own_patience), within))
 
-    def _stream(self, ask: Ask) -> Iterator[str | bytes]:
-        """Chunks as they come; text where the answer is text."""
-        ask = replace(ask, within=self.answer_within)
-        with translated(self.url, self.answer_within):  # noqa: SIM117 - as above
-            with self._http.stream(ask.method, ask.path, **options(ask)) as response:
+    def _stream(
+        self, method: Method, ask: Ask, within: float, own_patience: bool
+    ) -> Generator[str | bytes, None, None]:
+        """Chunks as they come; text where the answer is text. The call is made when the first is asked for."""
+        steps = flow.patient(ask, within, own_patience)
+        wanted = next(steps)
+        while True:
+            if isinstance(wanted, Wait):
+                time.sleep(wanted.seconds)
+                wanted = next(steps)
+                continue
+            with translated(self.url, within), request(wanted) as keywords:
+                with self._http.stream(**keywords) as response:
+                    if response.status_code < 400:
+                        text = response.headers.get("content-type", "").startswith("text/") and not method.binary
+                        for chunk in response.iter_text() if text else response.iter_bytes():
+                            yield chunk
+                        return
+                    answer = self._whole(response, within)
+            wanted = steps.send(answer)
+
+    @contextmanager
+    def _opened(self, ask: Ask) -> Iterator[httpx.Response]:
+        """An answer of the control plane that is read as it comes. Raises the error that it is."""
+        with translated(self.url), request(ask) as keywords:
+            with self._http.stream(**keywords) as response:
                 if response.status_code >= 400:
-                    response.read()
-                    raise flow.error_of(answer_of(response))
-                text = response.headers.get("content-type", "").startswith("text/")
-                yield from response.iter_text() if text else response.iter_bytes()
+                    flow.checked(self._whole(response, CONTROL_WITHIN))
+                yield response
 
-    def _upload(self, path: str, folder: Path) -> flow.Answer:
-        with translated(self.url):
-            response = self._http.put(path, content=packed(folder), timeout=CONTROL_WITHIN)
-        return answer_of(response)
+    def _once(self, ask: Ask, within: float | None = None) -> Answer:
+        with translated(self.url, within), request(ask) as keywords:
+            with self._http.stream(**keywords) as response:
+                return self._whole(response, ask.within or CONTROL_WITHIN)
 
-    def _once(self, ask: Ask) -> flow.Answer:
-        with translated(self.url, ask.within):
-            return answer_of(self._http.request(ask.method, ask.path, **options(ask)))
+    def _whole(self, response: httpx.Response, within: float) -> Answer:
+        """httpx bounds the wait for each piece; this bounds all of them."""
+        deadline = time.monotonic() + within
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if time.monotonic() > deadline:
+                raise flow.late(within)
+        return answer_of(response, bytes(body))
 
-    def _drive(self, steps: Flow[T]) -> T:
+    def _drive(self, steps: Flow[T], within: float | None = None) -> T:
         try:
             wanted = next(steps)
             while True:
@@ -166,36 +193,37 @@ class Client:
                     time.sleep(wanted.seconds)
                     wanted = next(steps)
                 else:
-                    answer = self._once(wanted)
+                    answer = self._once(wanted, within)
                     wanted = steps.send(answer)
         except StopIteration as end:
             return cast(T, end.value)
 
 
 class Endpoint:
-    """One endpoint: `endpoint.embed(texts=[...])`. Its schema is read once, without waking it."""
+    """One endpoint: `endpoint.embed(texts=[...])`. Its schema is read without waking it."""
 
-    def __init__(self, client: Client, name: str, queue_within: float | None) -> None:
+    def __init__(self, client: Client, name: str, queue_within: float | None, answer_within: float) -> None:
         self._client = client
         self._name = name
         self._queue_within = queue_within
-        self._methods: dict[str, Method] | None = None
+        self._answer_within = answer_within
+        self._methods: dict[str, Method] = {}
 
     def methods(self) -> dict[str, Method]:
-        """The endpoint's methods by name."""
-        if self._methods is None:
-            self._methods = methods(self._name, (self._client.get(self._name))["schema"])
+        """The endpoint's methods by name, as they are now."""
+        self._methods = methods(self._name, (self._client.get(self._name))["schema"])
         return self._methods
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """A method by its name; a streaming one gives an iterator of its chunks."""
-        known = self.methods()
-        if method not in known:
-            raise BadRequest(f"{self._name} has no method {method!r}\nit has {', '.join(sorted(known))}")
-        ask = known[method].ask(args, kwargs, self._queue_within)
-        if known[method].streams:
-            return self._client._stream(ask)
-        return self._client._call(known[method], ask)
+        known = self._methods.get(method) or (self.methods()).get(method)
+        if known is None:
+            raise BadRequest(f"{self._name} has no method {method!r}\nit has {', '.join(sorted(self._methods))}")
+        ask = known.ask(args, kwargs, self._queue_within)
+        own_patience = self._queue_within is not None
+        if known.streams:
+            return self._client._stream(known, ask, self._answer_within, own_patience)
+        return self._client._call(known, ask, self._answer_within, own_patience)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torpor.host.factory import INNER, Factory, Inner
 from torpor.host.work import WORK, Work
+
+log = logging.getLogger("uvicorn.error")
 
 # Media types whose bodies BentoML reads whole and parses as one object.
 LEAN = frozenset((b"", b"application/json", b"text/plain", b"application/vnd.bentoml+numpy"))
@@ -64,6 +67,11 @@ class Lane:
                 await self._timed(name, scope, receive, counted, work)
             else:
                 await self._held(scope, receive, counted, work)
+        except Exception:  # the edge of a call: a mounted application raises after it has answered 500
+            if not complete:
+                raise
+            # uvicorn would close the connection, on which the router may have sent its next request already.
+            log.exception("Exception in ASGI application")
         finally:
             WORK.reset(token)
             await work.ended()

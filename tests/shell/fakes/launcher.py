@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
 from router.shell.plan import Plan
@@ -50,6 +51,7 @@ class FakeLauncher:
         self._starting: dict[str, anyio.Event] = {}
         self._start_gate: anyio.Event | None = None
         self._stop_gate: anyio.Event | None = None
+        self._prepare_gate: anyio.Event | None = None
         self._hold_ready = False
 
     # Gates
@@ -63,12 +65,15 @@ class FakeLauncher:
     def hold_stop(self) -> None:
         self._stop_gate = anyio.Event()
 
+    def hold_prepare(self) -> None:
+        self._prepare_gate = anyio.Event()
+
     def release(self) -> None:
         """Opens every gate; what waited for `hold_ready` is ready now."""
-        for gate in (self._start_gate, self._stop_gate):
+        for gate in (self._start_gate, self._stop_gate, self._prepare_gate):
             if gate is not None:
                 gate.set()
-        self._start_gate = self._stop_gate = None
+        self._start_gate = self._stop_gate = self._prepare_gate = None
         self._hold_ready = False
         for fake in list(self.alive.values()):
             if kind(fake.plan) == "Good" and not fake.ready:
@@ -93,7 +98,7 @@ class FakeLauncher:
     # The launcher
 
     async def prepare(self, plan: Plan) -> None:
-        await anyio.lowlevel.checkpoint()
+        await self._wait_at(self._prepare_gate)
         if self.unprepared is not None:
             raise self.unprepared
         self.prepared.append(plan)
@@ -169,6 +174,7 @@ class FakeLauncher:
         over.set()
 
     async def _wait_at(self, gate: anyio.Event | None) -> None:
+        await anyio.lowlevel.checkpoint()
         if gate is not None:
             self.holding += 1
             try:

@@ -142,13 +142,14 @@ async def idle() -> None:
 
 def play(scenario: Callable[[Stage], Awaitable[None]]) -> None:
     """Runs a scenario beside a running engine, under a clock that jumps to the next deadline when all wait."""
+    options = {"clock": MockClock(autojump_threshold=0)}
+    anyio.run(beside_an_engine, scenario, PATIENCE, backend="trio", backend_options=options)
 
-    async def main() -> None:
-        stage = Stage()
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(stage.engine.run)
-            with anyio.fail_after(PATIENCE):
-                await scenario(stage)
-            tasks.cancel_scope.cancel()
 
-    anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+async def beside_an_engine(scenario: Callable[[Stage], Awaitable[None]], patience: float) -> None:
+    stage = Stage()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stage.engine.run)
+        with anyio.fail_after(patience):
+            await scenario(stage)
+        tasks.cancel_scope.cancel()

@@ -46,7 +46,3 @@ class Files:
         path = Path(ctx.temp_dir, "picture.png")
         path.write_bytes(b"\x89PNG not really")
         return path
-
-    @bentoml.api
-    def unreachable(self) -> Path:
-        return Path("/nowhere/at/all")

@@ -17,7 +17,7 @@ def witness(what: str) -> None:
         lines.write(f"{what}\n")
 
 
-@bentoml.service(path_prefix="/v9", traffic={"timeout": 1}, threads=2, envs=[{"name": "MOOD", "value": "calm"}])
+@bentoml.service(path_prefix="/v9", traffic={"timeout": 1}, threads=4, envs=[{"name": "MOOD", "value": "calm"}])
 class Hurried:
     def __init__(self) -> None:
         self.log: list[str] = ["init"]
@@ -25,7 +25,7 @@ class Hurried:
     @bentoml.on_deployment
     @staticmethod
     def deployed() -> None:
-        Path("deployed").write_text("yes")
+        witness("deployment")
 
     @bentoml.on_startup
     def first(self) -> None:
@@ -70,6 +70,19 @@ class Hurried:
         for number in range(3):
             yield f"{number}"
             await asyncio.sleep(0.5)
+
+    @bentoml.api
+    async def stubborn(self, seconds: float) -> str:
+        """Goes on when it is cancelled."""
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+        return "done"
+
+    @bentoml.api
+    def unreachable(self) -> Path:
+        return Path("/nowhere/at/all")
 
     @bentoml.api(batchable=True)
     def slow_batch(self, seconds: list[float]) -> list[float]:

@@ -71,6 +71,14 @@ class Wide:
     def keywords(self, **kwargs: Any) -> dict[str, Any]:
         return kwargs
 
+    @bentoml.api
+    def positional(self, *args: int) -> Any:
+        return list(args)
+
+    @bentoml.api(route="/")
+    def at_the_root(self, a: int = 3) -> int:
+        return -a
+
     @bentoml.api(route="/deep/er")
     def routed(self, a: int = 1) -> list[int]:
         return [a]
@@ -244,6 +252,10 @@ class Wide:
     @bentoml.api(batchable=True, max_batch_size=8)
     async def batched_array(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(rows.sum(axis=1))
+
+    @bentoml.api(batchable=True)
+    def batched_short(self, texts: list[str]) -> list[str]:
+        return texts[1:]
 
     @bentoml.api(batchable=True)
     def batched_breaks(self, texts: list[str]) -> list[str]:

@@ -1,0 +1,96 @@
+"""What a deploy changes, in memory and with gates: records, packages, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from router.core.catalog import Registered
+from router.shell.deploys import Needs
+from torpor.errors import Conflict, NotFound, TorporError
+
+
+class Gate:
+    """`pass_` waits while it is shut; `reached` is set when somebody has come to it since."""
+
+    def __init__(self) -> None:
+        self._open: anyio.Event | None = None
+        self.reached = anyio.Event()
+        self.error: TorporError | None = None
+
+    def shut(self) -> None:
+        self._open = anyio.Event()
+        self.reached = anyio.Event()
+
+    def open(self) -> None:
+        if self._open is not None:
+            self._open.set()
+            self._open = None
+
+    async def pass_(self) -> None:
+        """Raises `error`, when that is set."""
+        self.reached.set()
+        await checkpoint()
+        if self._open is not None:
+            await self._open.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class FakeRecords:
+    """Endpoints by name; a write is done when it has passed the gate."""
+
+    rows: dict[str, Registered] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
+
+    async def put(self, entry: Registered) -> None:
+        await self.gate.pass_()
+        self.rows[entry.name] = entry
+
+    async def delete(self, name: str) -> None:
+        await self.gate.pass_()
+        del self.rows[name]
+
+
+@dataclass
+class FakePackages:
+    """Bentos by tag; an environment's lines are told, then the gate is passed."""
+
+    known: dict[str, Needs] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    gate: Gate = field(default_factory=Gate)
+
+    def needs(self, tag: str) -> Needs:
+        if tag not in self.known:
+            raise NotFound(f"bento {tag} is not here\nupload it first")
+        return self.known[tag]
+
+    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
+        for line in self.lines:
+            tell(line)
+        await self.gate.pass_()
+        return Path("/usr/bin/python")
+
+
+@dataclass
+class FakePorts:
+    """Ports that are open; those in `taken` are somebody else's."""
+
+    listening: set[int] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)
+    gate: Gate = field(default_factory=Gate)
+
+    async def open(self, port: int) -> int:
+        await self.gate.pass_()
+        if port in self.taken or port in self.listening:
+            raise Conflict(f"port {port} cannot be had\nchoose another port")
+        self.listening.add(port)
+        return port
+
+    def close(self, port: int) -> None:
+        self.listening.discard(port)

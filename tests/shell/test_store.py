@@ -1,0 +1,310 @@
+"""The durable state: what is written is there after any end, and what is damaged is refused and left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect
+
+from router.core.catalog import Learned, Registered
+from router.core.settings import Settings
+from router.store import DataLock, Store
+from router.store import store as store_module
+from router.store.tables import metadata
+from torpor.errors import Conflict, InternalError, InvalidConfig
+
+ROOT = Path(__file__).parents[2]
+
+FULL = Registered(
+    name="embedder",
+    revision=3,
+    bento="embedding:abc",
+    env={"GREETING": "grüß Gott", "EMPTY": ""},
+    settings=Settings(1.5, 2.5, 3.5, 4, 5, 6.5, 7.5, 8, 2, 9.5, 10.5, "deep", 11, 7401),
+    created_at=1_700_000_000.25,
+    learned=Learned(
+        modules=("numpy", "tokenizers"),
+        schema={"name": "Embedding", "routes": [{"name": "embed", "batchable": True}]},
+        facts={"provider": "CPUExecutionProvider", "sessions": [{"path": "/m", "threads": 1}]},
+        phases={"fork": 0.005, "load": 0.1},
+    ),
+)
+
+
+def entry(name: str = "e", revision: int = 1, **rest: Any) -> Registered:
+    return Registered(name, revision, "b:1", {}, Settings(**rest), 1.0)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Store]:
+    store = Store.at(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def test_every_field_of_an_endpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    for field in dataclasses.fields(Settings):
+        assert getattr(FULL.settings, field.name) != getattr(Settings(), field.name), "a default proves nothing"
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(FULL))
+        asyncio.run(store.count([("embedder", 70, 7, 1_700_000_001.5)]))
+    with opened(tmp_path) as store:
+        assert store.load() == [dataclasses.replace(FULL, calls=70, cold_starts=7, last_call_at=1_700_000_001.5)]
+
+
+def test_a_new_revision_is_the_live_one_and_keeps_the_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry(idle_after=1.0)))
+        asyncio.run(store.count([("e", 5, 2, 9.0), ("nobody", 1, 1, 1.0)]))
+        asyncio.run(store.put(entry(revision=2, idle_after=2.0)))
+        [live] = store.load()
+        assert (live.revision, live.settings.idle_after, live.calls, live.cold_starts) == (2, 2.0, 5, 2)
+
+
+def test_a_deleted_endpoint_leaves_no_row(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for name in ("e", "other"):
+            asyncio.run(store.put(entry(name)))
+            store.note(name, "woke", "it woke")
+        asyncio.run(store.delete("e"))
+        assert [each.name for each in store.load()] == ["other"]
+        assert store.history("e") == []
+        asyncio.run(store.put(entry()))
+        assert store.load()[0].revision == 1, "its name begins afresh"
+
+
+def test_settings_and_facts_that_a_newer_version_wrote_are_passed_over(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry()))
+        with closing(sqlite3.connect(tmp_path / "torpor.db")) as raw, raw:
+            for column in ("settings", "learned"):
+                raw.execute(f"UPDATE revisions SET {column} = json_set({column}, '$.from_the_future', 1)")
+        assert store.load() == [entry()]
+
+
+def test_an_empty_folder_gets_the_tables_that_the_code_reads(tmp_path: Path) -> None:
+    opened_once = Store.at(tmp_path)
+    opened_once.close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'torpor.db'}")
+    with engine.connect() as connection:
+        found = set(inspect(connection).get_table_names())
+        context = MigrationContext.configure(connection)
+        assert found == {"endpoints", "revisions", "history", "alembic_version"}
+        assert compare_metadata(context, metadata) == [], "tables.py and the migrations say the same"
+    engine.dispose()
+    assert (tmp_path / "torpor.db").exists()
+    assert not (tmp_path / "torpor.db-wal").exists(), "a closed store leaves one file"
+
+
+def test_a_migrated_database_is_opened_again_and_again(tmp_path: Path) -> None:
+    for revision in (1, 2, 3):
+        with opened(tmp_path) as store:
+            asyncio.run(store.put(entry(revision=revision)))
+    with opened(tmp_path) as store:
+        assert store.load()[0].revision == 3
+
+
+def test_the_event_loop_goes_on_while_a_write_waits_for_the_disk(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> int:
+        with closing(sqlite3.connect(tmp_path / "torpor.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.ensure_future(store.put(entry()))
+            for turn in range(200):
+                await asyncio.sleep(0)
+                assert not writing.done(), f"turn {turn}: it cannot have been written yet"
+            assert store.load() == [], "readers do not wait for writers"
+            other.execute("ROLLBACK")
+        await writing
+        return len(store.load())
+
+    with opened(tmp_path) as store:
+        assert asyncio.run(scenario(store)) == 1
+
+
+def test_a_write_goes_on_when_its_caller_is_cancelled(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        with closing(sqlite3.connect(tmp_path / "torpor.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.ensure_future(store.put(entry()))
+            await asyncio.sleep(0.01)
+            writing.cancel()
+            await asyncio.wait([writing])
+            other.execute("ROLLBACK")
+
+    with opened(tmp_path) as store:
+        asyncio.run(scenario(store))
+    with opened(tmp_path) as store:
+        assert store.load() == [entry()]
+
+
+def test_notes_are_kept_in_order_and_only_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "HISTORY_KEPT", 30)
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry()))
+        store.note("nobody", "woke", "of an endpoint that is gone")
+        for number in range(150):
+            store.note("e", "woke", f"number {number}")
+    with opened(tmp_path) as store:
+        assert store.history("nobody") == []
+        notes = [text for _, _, text in store.history("e")]
+        assert notes[-1] == "number 149"
+        assert notes == [f"number {number}" for number in range(150 - len(notes), 150)]
+        assert 30 <= len(notes) <= 130
+
+
+def test_a_full_disk_is_an_error_of_the_write_and_the_store_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    big = dataclasses.replace(entry(), env={"BIG": "x" * 1_000_000})
+
+    def bounded(pages: int) -> Callable[[Any], Any]:
+        return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").scalar()
+
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry("before")))
+        asyncio.run(store._write(bounded(1)))  # SQLite takes what the file has now
+        with pytest.raises(InternalError, match="database or disk is full"):
+            asyncio.run(store.put(big))
+        store.note("before", "woke", "y" * 1_000_000)
+        asyncio.run(store._write(bounded(1 << 30)))
+        asyncio.run(store.put(entry("after")))
+        assert [each.name for each in store.load()] == ["after", "before"]
+    assert caplog.text.count("database or disk is full") == 2, "a lost note is told too"
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from router.store import Store
+from tests.shell.test_store import entry
+
+async def main(store):
+    for revision in range(1, 100_000):
+        await store.put(entry(revision=revision))
+        print(revision, flush=True)
+
+asyncio.run(main(Store.at(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_process_killed_while_it_writes_leaves_the_state_before_or_after(tmp_path: Path, seed: int) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    after = random.Random(seed).randint(1, 40)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        answered = [int(writer.stdout.readline()) for _ in range(after)][-1]
+        os.kill(writer.pid, signal.SIGKILL)
+        answered = max([answered, *map(int, writer.stdout.read().split())])
+    with opened(tmp_path) as store:
+        [live] = store.load()
+        assert live.revision in (answered, answered + 1), "what was answered is there"
+        asyncio.run(store.put(entry(revision=live.revision + 1)))
+        assert store.load()[0].revision == live.revision + 1
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(random.Random(1).randbytes(20_000))
+
+
+def text(path: Path) -> None:
+    path.write_text("this is a note of mine\n" * 100)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def scribbled(path: Path) -> None:
+    """A page that is in use is overwritten; the header is whole."""
+    with path.open("r+b") as file:
+        for page in range(2, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xa5" * 4096)
+
+
+@pytest.mark.parametrize("damage", [garbage, text, cut, scribbled], ids=lambda damage: str(damage.__name__))
+def test_a_damaged_database_is_refused_with_the_remedy_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    with opened(tmp_path) as store:
+        for number in range(50):
+            asyncio.run(store.put(entry(f"e{number}")))
+    path = tmp_path / "torpor.db"
+    damage(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidConfig) as raised:
+        Store.at(tmp_path)
+    what, remedy = raised.value.message.split("\n")
+    assert what.startswith(f"the database {path} is damaged: ")
+    assert "backup" in remedy
+    assert "move it away" in remedy
+    assert path.read_bytes() == before
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry()))
+    path = tmp_path / "torpor.db"
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(InvalidConfig, match=r"newer torpor .*9999.*\ninstall that version, or use another"):
+        Store.at(tmp_path)
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("SELECT version_num, (SELECT count(*) FROM revisions) FROM alembic_version").fetchall() == [
+            ("9999", 1)
+        ]
+
+
+def test_a_database_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "torpor.db").mkdir()
+    with pytest.raises(InvalidConfig, match=r"cannot be opened: .*\nsee that it is a file"):
+        Store.at(tmp_path)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from router.store import DataLock
+lock = DataLock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_data_folder_has_one_router_until_that_has_ended_however_it_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Conflict, match=rf"a router \(pid {holder.pid}\) uses .* already\nstop it with"):
+            DataLock(tmp_path)
+        os.kill(holder.pid, signal.SIGKILL)
+    DataLock(tmp_path).close()
+    lock = DataLock(tmp_path)
+    with pytest.raises(Conflict):
+        DataLock(tmp_path)
+    lock.close()
+
+
+def test_a_data_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(json.dumps("in the way"))
+    with pytest.raises(InvalidConfig, match=r"cannot be used: .*\nname another with --data"):
+        DataLock(tmp_path / "file" / "data")
