@@ -227,7 +227,7 @@ def test_an_unknown_bento_is_not_here(bentos: Bentos) -> None:
         bentos.needs("nobody:1")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_damage_does_anything_else_than_to_be_refused(folder: Path, seed: int) -> None:
     """A few hundred archives with random bytes changed, cut out or doubled."""
     rng = random.Random(seed)
