@@ -181,7 +181,7 @@ def unpack(tar: Path, target: Path, bounds: Bounds) -> None:
             raise tarfile.ReadError("it is cut off")
     except tarfile.TarError as error:
         raise BadRequest(f"the body is not a bento's tar: {error}\nupload with torpor deploy") from None
-    except (ValueError, RecursionError) as error:  # a NUL in a name, a number that is none, headers without an end
+    except (ValueError, OverflowError, MemoryError, RecursionError) as error:  # sizes, numbers and nests that cannot be
         raise BadRequest(f"the body is not a bento's tar: {error}\nupload with torpor deploy") from None
     if not (target / "bento.yaml").is_file():
         raise BadRequest("the archive has no bento.yaml at its top\nupload a bento's folder as bentoml build makes it")

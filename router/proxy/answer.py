@@ -27,7 +27,7 @@ from torpor.errors import BadAnswer
 _START: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])((?: [^\x00-\x08\x0a-\x1f\x7f]*)?)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _TIMING: Final = b"\r\nServer-Timing: "
-_VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_is_value: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 _FRAMING: Final = frozenset((LENGTH, ENCODING))
 _IGNORED: Final = frozenset((DROP, OWN))
 
@@ -38,7 +38,7 @@ UNTIL_CLOSE: Final = -2
 class AnswerHead:
     """What the proxy needs of an answer's head. It may stand for many answers that read alike: never changed."""
 
-    __slots__ = ("framing", "keep", "length", "opening", "stated", "status", "timing", "upgrade")
+    __slots__ = ("framing", "keep", "length", "opening", "plain", "stated", "status", "timing", "upgrade")
 
     def __init__(self, status: bytes) -> None:
         self.status = int(status)
@@ -49,6 +49,7 @@ class AnswerHead:
         self.timing = b""
         self.upgrade = b""
         self.framing = b""  # header lines that say it to a caller of HTTP/1.1
+        self.plain = self.status != 101  # nothing is switched
 
 
 def bad_answer(what: str) -> BadAnswer:
@@ -64,19 +65,17 @@ class Answers:
         self._known: dict[bytes, AnswerHead] = {}
         self._lines = Lines(OF_ANSWER)
 
-    def read(self, block: bytes, method: bytes, *, trusted: bool) -> tuple[AnswerHead, bytes]:
+    def read(self, block: bytes, method: bytes, trusted: bool) -> tuple[AnswerHead, bytes]:
         """The head, and its Server-Timing, of a block without its last empty line. Raises BadAnswer.
 
         `trusted`: torpor itself speaks, so its X-Torpor lines go on.
         """
-        timing = b""
-        at = block.find(_TIMING)
-        if at > 0:  # the one line that differs in each answer of a replica
-            end = block.find(b"\r\n", at + 2)
-            timing = block[at + len(_TIMING) : end if end > 0 else len(block)]
-            if _VALUE.fullmatch(timing) is None:
+        before, mark, timing = block.partition(_TIMING)
+        if mark:  # the one line that differs in each answer of a replica
+            timing, more, after = timing.partition(b"\r\n")
+            if _is_value(timing) is None:
                 raise bad_answer(f"a header line reads {quoted(timing)}")
-            block = block[:at] + block[end:] if end > 0 else block[:at]
+            block = before + more + after if more else before
         if trusted or method == b"HEAD":
             head = self._read(block, method, trusted, None)
         else:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from router.proxy.answer import AnswerHead
-from router.proxy.calls import Lease, Target
+from router.proxy.calls import Lease
 from router.proxy.chunks import BadChunk, Chunks
 from router.proxy.exchange import Exchange
-from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial
+from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial, too_slow
 from router.proxy.refusal import refusal
 from router.proxy.stamp import to_caller
-from torpor.errors import BadRequest, TorporError
+from torpor.errors import TorporError
 
 if TYPE_CHECKING:
     from router.proxy.proxy import Proxy
     from router.proxy.replica import Replica
 
+_END: Final = b"\r\n\r\n"
 _HEAD, _BODY, _NEXT, _TUNNEL, _LINGER = range(5)
 
 
@@ -30,12 +31,14 @@ class Caller(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_chunks", "_exchange", "_held", "_keep", "_left", "_port", "_state", "_unsent",
-        "clogged", "deadline", "forwarded", "proxy", "transport",
+        "_buffer", "_chunks", "_exchange", "_head_max", "_held", "_keep", "_known", "_left", "_port", "_state",
+        "_unsent", "clogged", "deadline", "forwarded", "proxy", "transport",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy, port: int | None) -> None:
         self.proxy = proxy
+        self._known = proxy.requests.known
+        self._head_max = proxy.limits.max_header_bytes - len(_END)
         self._port = port
         self._state = _HEAD
         self._buffer = b""  # the start of a head, or what came after the running request
@@ -77,15 +80,14 @@ class Caller(asyncio.Protocol):
                 exchange.replica.transport.write(data)
 
     def _read_head(self, data: bytes) -> None:
-        proxy = self.proxy
-        end = data.find(b"\r\n\r\n", 0, proxy.limits.max_header_bytes)
-        if end < 0 or self.clogged:
+        block, end, payload = data.partition(_END)
+        if not end or len(block) > self._head_max or self.clogged:
             self._wait(data)
             return
-        block = data[:end]
+        head = self._known.get(block)
         try:
-            head = proxy.requests.known.get(block) or proxy.requests.read(block)
-            payload = data[end + 4 :]
+            if head is None:
+                head = self.proxy.requests.read(block)
             self._keep = head.keep
             if len(payload) == head.length:  # the common case: a request comes in one piece, and alone
                 self._state = _NEXT
@@ -152,16 +154,13 @@ class Caller(asyncio.Protocol):
         """A request has come, `payload` of its body with it."""
         proxy = self.proxy
         complete = self._state == _NEXT
-        refused: TorporError | None = None
-        target: Target | None = None
         try:
             target = proxy.calls.resolve(head.path, head.host, self._port)
         except TorporError as error:
-            refused = error
-        exchange = self._exchange = Exchange(self, head, target, payload, complete)
-        if refused is not None:
-            exchange.refused(refused)
+            exchange = self._exchange = Exchange(self, head, None, payload, complete)
+            exchange.refused(error)
             return
+        exchange = self._exchange = Exchange(self, head, target, payload, complete)
         self.deadline = math.inf if complete else proxy.now + proxy.limits.body_within
         exchange.begin()
         if (self._buffer or not complete) and self._exchange is exchange:
@@ -251,12 +250,16 @@ class Caller(asyncio.Protocol):
         else:
             self.flow()
 
-    def answer_head(self, exchange: Exchange, head: AnswerHead, timing: bytes, lease: Lease | None) -> bytes:
-        """The head to write; from here on the exchange counts as answered."""
+    def answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, lease: Lease | None, body: bytes) -> bytes:
+        """What to write of an answer whose head has come; from here on the exchange counts as answered."""
         exchange.answered = True
         exchange.replayable = False
         self.deadline = math.inf
-        return to_caller(head, exchange.name, timing, lease, exchange.router, self._framing(exchange, head))
+        if self._keep and exchange.complete and head.plain and exchange.head.minor and not self.proxy.closing:
+            framing = head.framing
+        else:
+            framing = self._framing(exchange, head)
+        return to_caller(head, exchange.name, timing, lease, exchange.router, framing, body)
 
     def _framing(self, exchange: Exchange, head: AnswerHead) -> bytes:
         """How the answer's body ends and whether the connection stays, as header lines."""
@@ -319,7 +322,7 @@ class Caller(asyncio.Protocol):
 
     def _refuse(self, error: TorporError) -> None:
         """Nothing of the request was forwarded, and where the next one starts is unknown."""
-        self.transport.write(refusal(error, b"", self.proxy.new_id(), keep=False, bodiless=False))
+        self.transport.write(refusal(error, b"", self.proxy.new_id().decode(), keep=False, bodiless=False))
         self._linger(True)
 
     def _linger(self, unread: bool) -> None:
@@ -348,11 +351,11 @@ class Caller(asyncio.Protocol):
                 self.transport.abort()
         elif self._exchange is None:
             if self._buffer:
-                self._refuse(_too_slow("the request's head", limits.header_within))
+                self._refuse(too_slow("the request's head", limits.header_within))
             else:
                 self.transport.close()
         elif self._state == _BODY and not self._held:
-            self._exchange.give_up(_too_slow("the next byte of the body", limits.body_within))
+            self._exchange.give_up(too_slow("the next byte of the body", limits.body_within))
         elif self._exchange.target is None:
             self.deadline = math.inf  # the control plane has bounds of its own: a start's, a drain's
         else:
@@ -388,9 +391,3 @@ class Caller(asyncio.Protocol):
     def connection_lost(self, why: Exception | None) -> None:
         self._leave()
         self.proxy.closed(self)
-
-
-def _too_slow(what: str, within: float) -> BadRequest:
-    error = BadRequest(f"{what} did not come within {within:g} s\nSend it faster, or in smaller parts.")
-    error.status = 408
-    return error

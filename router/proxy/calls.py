@@ -42,7 +42,8 @@ class Outcome(StrEnum):
 class Call(Protocol):
     """One request, as the engine sees it. Exactly one of the two is called after each `want` or `replay`."""
 
-    id: str
+    @property
+    def id(self) -> str: ...
 
     def granted(self, lease: Lease) -> None: ...
 

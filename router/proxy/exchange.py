@@ -28,7 +28,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered", "begun", "caller", "complete", "head", "id", "lease", "name", "over", "pieces", "replayable",
+        "answered", "begun", "caller", "complete", "head", "lease", "name", "over", "pieces", "replayable",
         "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
     )  # fmt: skip
 
@@ -39,8 +39,7 @@ class Exchange:
         self.caller = caller
         self.head = head
         self.started = caller.proxy.time()
-        self.id = head.request_id or caller.proxy.new_id()
-        self.name = name = self.id.encode()  # the same in bytes
+        self.name = head.request_id or caller.proxy.new_id()
         self.target = target  # None: the control plane
         self.lease: Lease | None = None
         self.replica: Replica | None = None
@@ -52,13 +51,17 @@ class Exchange:
         self.replays = 0
         self.router = 0.0  # seconds the router itself took, up to the forwarding
         # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
-        wire = to_replica(head, head.path if target is None else target.path, caller.forwarded, name)
-        if payload or (complete and head.length):
-            wire += self._coded(payload)
+        path = head.path if target is None else target.path
+        coded = self._coded(payload) if head.length == CHUNKED else payload
+        wire = to_replica(head, path, caller.forwarded, self.name, coded)
         self.sent = [wire]
         self.sent_bytes = len(wire)
         self.pieces = 0  # writes to the replica
         self.replayable = True
+
+    @property
+    def id(self) -> str:
+        return self.name.decode()
 
     @property
     def path(self) -> bytes:

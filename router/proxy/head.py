@@ -64,7 +64,7 @@ class RequestHead:
         self.keep = minor == 1  # the caller's connection stays open
         self.expect = False
         self.upgrade = b""
-        self.request_id = ""
+        self.request_id = b""
         self.queue_within: float | None = None
         self.passed: list[bytes] = []
         self.opening = b""
@@ -88,7 +88,7 @@ class Requests:
     def read(self, block: bytes) -> RequestHead:
         """Reads a head without its last empty line. Raises the error that refuses it.
 
-        `known.get(block) or read(block)` is the same, sooner.
+        What `known` has of the block is the same, sooner.
         """
         limits = self._limits
         lines = block.split(b"\r\n")
@@ -218,6 +218,12 @@ def body_too_large(size: int, limits: Limits) -> BodyTooLarge:
     )
 
 
+def too_slow(what: str, within: float) -> BadRequest:
+    error = BadRequest(f"{what} did not come within {within:g} s\nSend it faster, or in smaller parts.")
+    error.status = 408
+    return error
+
+
 def _read_connection(head: RequestHead, value: bytes, upgrade: bytes) -> None:
     names = {name.strip(b" \t") for name in value.lower().split(b",")}
     if b"close" in names:
@@ -241,7 +247,7 @@ def _read_wishes(head: RequestHead, special: dict[int, bytes]) -> None:
         head.expect = head.minor == 1 and head.length != 0
     wished = special.get(ID)
     if wished is not None and _SANE_ID.fullmatch(wished):
-        head.request_id = wished.decode()
+        head.request_id = wished
     within = special.get(QUEUE)
     if within is not None:
         try:

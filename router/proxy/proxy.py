@@ -33,7 +33,7 @@ class Proxy:
         self._callers: set[Caller] = set()
         self._tick_due: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
-        self._id_start = os.urandom(8).hex()
+        self._id_start = os.urandom(8).hex().encode()
         self._id_count = 0
         shortest = min(limits.header_within, limits.body_within, limits.keep_alive, limits.answer_within, limits.linger)
         self._tick_every = min(_TICK_MAX, max(0.01, shortest / 4))
@@ -42,10 +42,10 @@ class Proxy:
         """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
         return lambda: Caller(self, port)
 
-    def new_id(self) -> str:
+    def new_id(self) -> bytes:
         """A request id: unique, not secret."""
         self._id_count += 1
-        return f"{self._id_start}-{self._id_count}"
+        return b"%b-%d" % (self._id_start, self._id_count)
 
     async def close(self, within: float) -> None:
         """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from router.proxy.exchange import Exchange
     from router.proxy.pool import Pool
 
+_END: Final = b"\r\n\r\n"
 _HEAD_MAX: Final = 256 * 1024
+_DONE, _FAILED = Outcome.DONE, Outcome.FAILED  # an enum's attribute is slow to read
 _IDLE, _HEAD, _BODY, _TUNNEL, _FINISHING = range(5)
 
 
@@ -108,18 +110,18 @@ class Replica(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None
         while True:
-            end = data.find(b"\r\n\r\n", 0, _HEAD_MAX)
-            if end < 0:
+            block, end, rest = data.partition(_END)
+            if not end or len(block) > _HEAD_MAX:
                 self._buffer = data
                 if len(data) >= _HEAD_MAX or not data[:7].startswith(b"HTTP/1."[: len(data)]):
                     self._bad(bad_answer(f"it starts with {data[:40]!r}"))
                 return
             try:
-                head, timing = self._pool.answers.read(data[:end], exchange.head.method, trusted=self._lease is None)
+                head, timing = self._pool.answers.read(block, exchange.head.method, self._lease is None)
             except TorporError as error:
                 self._bad(error)
                 return
-            data = data[end + 4 :]
+            data = rest
             if head.status >= 200:
                 break
             if head.status == 101:
@@ -141,26 +143,27 @@ class Replica(asyncio.Protocol):
     def _answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
         """A final head has come, and `body` after it."""
         self._keep = head.keep
-        self._outcome = Outcome.FAILED if head.status >= 500 else Outcome.DONE
+        self._outcome = _FAILED if head.status >= 500 else _DONE
         length = self._left = head.length
         self._recode = length < 0 and exchange.head.minor == 1
-        block = exchange.caller.answer_head(exchange, head, timing, self._lease)
+        caller = exchange.caller
         if length >= 0:
             size = len(body)
             if size >= length:
                 if size > length:
                     self._spoiled = True
                     body = body[:length]
-                exchange.caller.transport.write(block + body if size else block)
+                caller.transport.write(caller.answer(exchange, head, timing, self._lease, body))
                 self._done()
                 return
         elif length == CHUNKED:
             self._chunks = Chunks()
         self._state = _BODY
+        block = caller.answer(exchange, head, timing, self._lease, b"")
         if body:
             self._read_body(body, block)
         else:
-            exchange.caller.transport.write(block)
+            caller.transport.write(block)
 
     def _read_body(self, data: bytes, before: bytes = b"") -> None:
         exchange = self._exchange
@@ -210,7 +213,7 @@ class Replica(asyncio.Protocol):
         self._outcome = Outcome.DONE
         self._buffer = b""
         caller = exchange.caller
-        caller.transport.write(caller.answer_head(exchange, head, timing, self._lease) + data)
+        caller.transport.write(caller.answer(exchange, head, timing, self._lease, data))
         caller.tunnel(self)
 
     # How an exchange ends.
@@ -227,7 +230,8 @@ class Replica(asyncio.Protocol):
         if self._keep or self._spoiled or lease is None:
             self._lease = None
             self._state = _IDLE
-            if self._keep and not self._spoiled and exchange.complete and self._drained():
+            unsent = self.transport.get_write_buffer_size()  # the rest of a request that its answer did not need
+            if self._keep and not self._spoiled and exchange.complete and not unsent:
                 if self._paused:
                     self.flow()
                 self._pool.put(self)
@@ -240,10 +244,6 @@ class Replica(asyncio.Protocol):
             self._state = _FINISHING
             self.flow()
         exchange.caller.finished()
-
-    def _drained(self) -> bool:
-        """No rest of the request is unsent, which its answer did not need."""
-        return self.transport.get_write_buffer_size() == 0
 
     def _bad(self, error: TorporError) -> None:
         """Not HTTP: the connection is dropped, and with it whatever the replica still says."""

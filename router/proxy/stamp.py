@@ -10,22 +10,24 @@ from router.proxy.calls import Lease
 from router.proxy.head import CHUNKED, RequestHead
 
 _PHASE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-_ANSWER: Final = b"%b\r\nServer-Timing: %brouter;dur=%.3f\r\nX-Torpor-Cold-Start: %b\r\nX-Request-Id: %b\r\n%b\r\n"
+_ANSWER: Final = b"%b\r\nServer-Timing: %brouter;dur=%.3f\r\nX-Torpor-Cold-Start: %b\r\nX-Request-Id: %b\r\n%b\r\n%b"
 _COLD: Final = b"true"
 _WARM: Final = b"false"
 _BODIED: Final = frozenset((b"POST", b"PUT", b"PATCH"))  # a body is expected of them, so its absence is stated
 
 
-def to_replica(head: RequestHead, path: bytes, forwarded: bytes, call_id: bytes) -> bytes:
-    """The request's head as a replica sees it. `forwarded`: the lines that say who called, up to the host."""
+def to_replica(head: RequestHead, path: bytes, forwarded: bytes, call_id: bytes, payload: bytes) -> bytes:
+    """The request as a replica sees it. `forwarded`: the lines that say who called, up to the host; `payload`: what
+    has come of the body, in its coding.
+    """
     if head.opening_for != (path, forwarded):
         head.opening = _opening(head, path, forwarded)
         head.opening_for = (path, forwarded)
-    return b"%bX-Request-Id: %b\r\n\r\n" % (head.opening, call_id)
+    return b"".join((head.opening, call_id, b"\r\n\r\n", payload))
 
 
 def _opening(head: RequestHead, path: bytes, forwarded: bytes) -> bytes:
-    """All lines that are the same when the same is asked again."""
+    """All lines that are the same when the same is asked again, up to the call's id."""
     parts = [b"%b %b HTTP/1.1\r\nHost: %b" % (head.method, path, head.host), *head.passed]
     parts.append(forwarded + head.host)
     if head.length > 0:
@@ -36,25 +38,25 @@ def _opening(head: RequestHead, path: bytes, forwarded: bytes) -> bytes:
         parts.append(b"Content-Length: 0")
     if head.upgrade:
         parts.append(b"Connection: Upgrade\r\nUpgrade: " + head.upgrade)
-    parts.append(b"")
+    parts.append(b"X-Request-Id: ")
     return b"\r\n".join(parts)
 
 
 def to_caller(
-    head: AnswerHead, call_id: bytes, timing: bytes, lease: Lease | None, router: float, framing: bytes
+    head: AnswerHead, call_id: bytes, timing: bytes, lease: Lease | None, router: float, framing: bytes, body: bytes
 ) -> bytes:
-    """The answer's head as the caller sees it.
+    """The answer as the caller sees it, as far as it has come.
 
     `timing`: the replica's Server-Timing; `router`: seconds the router took; `framing`: whole lines, or nothing.
     """
     if lease is None:
         stated = b"Server-Timing: %b\r\n" % timing if timing else b""
-        return b"%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (head.opening, stated, call_id, framing)
+        return b"%b\r\n%bX-Request-Id: %b\r\n%b\r\n%b" % (head.opening, stated, call_id, framing, body)
     if timing:
         timing += b", "
     if lease.parked or lease.phases:
         timing += _waking(lease)
-    return _ANSWER % (head.opening, timing, router * 1000, _COLD if lease.cold else _WARM, call_id, framing)
+    return _ANSWER % (head.opening, timing, router * 1000, _COLD if lease.cold else _WARM, call_id, framing, body)
 
 
 def _waking(lease: Lease) -> bytes:
