@@ -7,6 +7,7 @@ costs no replica. What is there at present is in neither: dividing by it is how 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 HEAD_ROOM = 0.7  # of a replica's target is used when the count is right (Knative's and Baseten's default)
 TARGET = 16  # calls at once that a replica is meant for where neither service nor owner say
@@ -20,26 +21,29 @@ def worth(load: int, target: int) -> int:
     return 0 if load == 0 else max(1, math.ceil(load / (target * HEAD_ROOM) - 1e-9) if load > target else 1)
 
 
+@dataclass(slots=True)
 class Window:
     """The highest value of the last `seconds`, in BUCKETS steps: a value is kept at least that long."""
 
-    def __init__(self, seconds: float) -> None:
-        self._width = max(seconds, 1e-3) / BUCKETS
-        self._marks: list[tuple[int, int]] = []  # (bucket, highest), oldest first, at most BUCKETS + 1
+    seconds: float
+    marks: list[tuple[int, int]] = field(default_factory=list)  # (bucket, highest), oldest first, at most BUCKETS + 1
+
+    def _bucket(self, now: float) -> int:
+        return int(now * BUCKETS / max(self.seconds, 1e-3))
 
     def note(self, value: int, now: float) -> None:
-        bucket = int(now / self._width)
-        if self._marks and self._marks[-1][0] == bucket:
-            if value > self._marks[-1][1]:
-                self._marks[-1] = (bucket, value)
+        bucket = self._bucket(now)
+        if self.marks and self.marks[-1][0] == bucket:
+            if value > self.marks[-1][1]:
+                self.marks[-1] = (bucket, value)
             return
-        self._marks.append((bucket, value))
-        if len(self._marks) > BUCKETS + 1:
-            del self._marks[0]
+        self.marks.append((bucket, value))
+        if len(self.marks) > BUCKETS + 1:
+            del self.marks[0]
 
     def highest(self, now: float) -> int:
-        oldest = int(now / self._width) - BUCKETS
-        return max((value for bucket, value in self._marks if bucket >= oldest), default=0)
+        oldest = self._bucket(now) - BUCKETS
+        return max((value for bucket, value in self.marks if bucket >= oldest), default=0)
 
 
 def may_go(there: int, gone: int) -> int:

@@ -58,7 +58,7 @@ class Schedule:
         self.parked_at: dict[str, str] = {}  # call -> endpoint
         self.closing = False
         self._deadlines: Deadlines[Key] = Deadlines()
-        self.slots = Slots(self.lines, self.replicas, self._deadlines, self.room.hungry)
+        self.slots = Slots(self.lines, self.replicas, self._deadlines, self.room.hungry, self.rest.patience)
         self._out: list[Effect] = []
         owner = Owner(self)
         self._decide: dict[type, Callable[[Any, float], None]] = {

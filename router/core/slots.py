@@ -5,6 +5,8 @@ Each step does all that `Wanted` or `Settled` would do, or changes nothing and l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from router.core.deadlines import Deadlines
 from router.core.line import Line, Replica
 from torpor.wire import State
@@ -21,11 +23,13 @@ class Slots:
         replicas: dict[str, Replica],
         deadlines: Deadlines[tuple[str, str]],
         hungry: dict[str, float],
+        patience: Callable[[Replica], float],
     ) -> None:
         self._lines = lines
         self._replicas = replicas
         self._deadlines = deadlines
         self._hungry = hungry
+        self._patience = patience
 
     def reserve(self, endpoint: str, now: float) -> Replica | None:
         """Law 1: the replica that serves the call, its slot reserved in this step; None where `Wanted` has to decide.
@@ -35,11 +39,16 @@ class Slots:
         """
         line = self._lines.get(endpoint)
         replica = None if line is None else line.ready()
-        if line is None or replica is None or line.settings.max_replicas > 1:  # the count follows the load
+        if line is None or replica is None:
             return None
+        replica.in_flight += 1
+        if line.settings.max_replicas > 1:
+            if line.short():  # the count follows the load
+                replica.in_flight -= 1
+                return None
+            line.window.note(line.worth(), now)
         line.calls += 1
         line.last_call = now
-        replica.in_flight += 1
         return replica
 
     def release(self, replica_id: str, now: float) -> bool:
@@ -47,13 +56,12 @@ class Slots:
         replica = self._replicas.get(replica_id)
         if replica is None or replica.state is not _READY or not replica.in_flight:
             return False
-        if self._hungry or replica.settings.max_replicas > 1 or self._lines[replica.endpoint].parked:
+        if self._hungry or self._lines[replica.endpoint].parked:
             return False
         replica.in_flight -= 1
         replica.last_finish = now
         if not replica.in_flight and not replica.tasks:
-            last = replica.settings.idle_after_last
-            self._deadlines.set(("idle", replica.id), now + (replica.settings.idle_after if last is None else last))
+            self._deadlines.set(("idle", replica.id), now + self._patience(replica))
         return True
 
     def nothing_before(self) -> float:

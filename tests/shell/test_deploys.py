@@ -94,7 +94,7 @@ def test_a_deploy_tells_its_phases_and_is_live_when_it_returns() -> None:
         entry = house.catalog.endpoints["e"]
         assert house.records.rows == {"e": entry}
         assert (entry.revision, entry.bento, entry.env, entry.settings.idle_after) == (1, "b:1", {"A": "1"}, 7.0)
-        assert entry.learned == Learned(("json",), {"name": "Good"}, {}, {"fork": 0.01})
+        assert entry.learned == Learned(("json",), {"name": "Good"}, {"memory": 7 << 20}, {"fork": 0.01})
         assert house.launcher.prepared[-1].modules == ("json",), "the first cold call finds them imported"
         call = house.stage.want()
         assert call.lease is not None, "the trial's replica answers"

@@ -60,7 +60,7 @@ def test_a_template_that_was_given_up_before_it_was_made_is_never_made() -> None
     async def scenario(stage: Stage) -> None:
         stage.deployed()
         await stage.awake()
-        stage.launcher.hold_start()
+        stage.launcher.hold_keep()
         await stage.engine.sleep("e")
         await idle()
         await stage.engine.remove("e")

@@ -50,6 +50,7 @@ class FakeLauncher:
         self._dropped: set[str] = set()
         self._starting: dict[str, anyio.Event] = {}
         self._start_gate: anyio.Event | None = None
+        self._keep_gate: anyio.Event | None = None
         self._stop_gate: anyio.Event | None = None
         self._prepare_gate: anyio.Event | None = None
         self._hold_ready = False
@@ -58,6 +59,9 @@ class FakeLauncher:
 
     def hold_start(self) -> None:
         self._start_gate = anyio.Event()
+
+    def hold_keep(self) -> None:
+        self._keep_gate = anyio.Event()
 
     def hold_ready(self) -> None:
         self._hold_ready = True
@@ -70,10 +74,10 @@ class FakeLauncher:
 
     def release(self) -> None:
         """Opens every gate; what waited for `hold_ready` is ready now."""
-        for gate in (self._start_gate, self._stop_gate, self._prepare_gate):
+        for gate in (self._start_gate, self._keep_gate, self._stop_gate, self._prepare_gate):
             if gate is not None:
                 gate.set()
-        self._start_gate = self._stop_gate = self._prepare_gate = None
+        self._start_gate = self._keep_gate = self._stop_gate = self._prepare_gate = None
         self._hold_ready = False
         for fake in list(self.alive.values()):
             if kind(fake.plan) == "Good" and not fake.ready:
@@ -151,7 +155,8 @@ class FakeLauncher:
         return {"pid": fake.pid, **(ready if fake.ready else {})}
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
-        await self._wait_at(self._start_gate)
+        if self._keep_gate is not None:
+            await self._keep_gate.wait()
         if self.unkept is not None:
             raise self.unkept
         if template in self._dropped or kind(plan) in ("Broken", "Threaded"):
