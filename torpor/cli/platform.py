@@ -49,9 +49,9 @@ def configured_data(data: str | None, config: str | None) -> Path:
 
 def up_detached(arguments: list[str], data: Path) -> dict[str, Any]:
     """Starts the router in the background; its address once it answers. Raises what kept it from starting."""
-    line = command("router", [*arguments, "--json", "--data", str(data)])
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = data / "router.log"
+    line = command("router", [*arguments, "--json", "--data", str(data), "--log-file", str(log)])
     with log.open("ab") as out:
         before = out.tell()
         router = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)

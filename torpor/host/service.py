@@ -36,7 +36,7 @@ def load(target: str, folder: str, bento: str | None = None, proven: bool = Fals
     server_context.worker_index = 1  # before the import: in a worker `bentoml.importing()` lets no module be missing
     found = _imported(target, folder, bento)
     if not isinstance(found, Service):
-        raise Unservable(f"{target} is a {type(found).__name__}, not a BentoML service")
+        raise Unservable(_no_service(target, found))
     if found.has_custom_command():
         raise Unservable(f"{target} starts a command of its own, which a replica does not run")
     _declare_environment(found)
@@ -62,6 +62,18 @@ def _imported(target: str, folder: str, bento: str | None) -> Any:
         return import_service(target, working_dir=folder, standalone_load=True)
     except (ImportServiceError, BentoMLException) as error:
         raise Unservable(str(error)) from error
+    except (AttributeError, TypeError) as error:
+        # BentoML writes into what it found before it looks what it is: a class without the decorator, for one.
+        module, _, name = target.partition(":")
+        found = getattr(sys.modules.get(module), name, None)
+        if found is None or isinstance(found, Service):
+            raise
+        raise Unservable(_no_service(target, found)) from error
+
+
+def _no_service(target: str, found: Any) -> str:
+    kind = "a class without @bentoml.service" if isinstance(found, type) else f"of type {type(found).__name__}"
+    return f"{target} is {kind}, not a BentoML service"
 
 
 def _is_plain(bento: Path) -> bool:

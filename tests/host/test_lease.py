@@ -1,0 +1,129 @@
+"""The two rules that make a lease honest (docs/protocols.md): the connection is closed when the work has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.host.hosting import Gate, Line, Replica
+
+LATE = b"HTTP/1.1 504 Gateway Timeout\r\n"
+BODY = b'{"error":"Not able to process the request in 0.5 seconds"}'
+
+
+def heard(replica: Replica) -> None:
+    """Returns when the replica has read everything that was sent to it before."""
+    assert replica.call("process").status_code == 200
+
+
+def upload(replica: Replica, gate: Gate) -> Line:
+    """A call outside of the lean lane."""
+    parts = [
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc\r\n',
+        f'--x\r\ncontent-disposition: form-data; name="gate"\r\n\r\n{gate}\r\n--x--\r\n'.encode(),
+    ]
+    headers = [("content-type", "multipart/form-data; boundary=x")]
+    return Line(replica.address, "/upload", headers, b"".join(parts))
+
+
+def begin(replica: Replica, method: str, gate: Gate) -> Line:
+    if method == "upload":
+        line = upload(replica, gate)
+    elif method == "batch":
+        line = replica.line("batch", texts=[str(gate)])
+    else:
+        line = replica.line(method, gate=str(gate))
+    gate.begun()
+    return line
+
+
+METHODS = ["hold", "stubborn", "batch", "upload"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_whose_caller_left_finishes_and_then_the_line_is_closed(
+    patient: Replica, gate: Gate, method: str
+) -> None:
+    line = begin(patient, method, gate)
+    line.leave()
+    heard(patient)
+    assert line.is_open()
+    gate.open()
+    assert line.rest() == b""  # nobody is there to read an answer
+    assert gate.done
+
+
+def test_a_stream_whose_caller_left_is_cancelled(patient: Replica, gate: Gate) -> None:
+    line = patient.line("endless", gate=str(gate))
+    line.read(b"begun")
+    line.leave()
+    line.rest()
+    assert gate.path.with_name("stream.over").exists()
+
+
+def test_an_idle_line_whose_router_left_is_closed_at_once(patient: Replica) -> None:
+    line = patient.line("process")
+    line.read(b"}")
+    line.leave()
+    assert line.rest() == b""
+
+
+def test_a_caller_who_left_in_the_middle_of_a_body_frees_the_line(patient: Replica) -> None:
+    line = Line(patient.address, "/process", [("x-more", "1")], b"")
+    line.read(b"}")
+    line.socket.sendall(b"POST /process HTTP/1.1\r\nhost: replica\r\ncontent-length: 100\r\n\r\n{")
+    line.leave()
+    line.rest()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_late_answer_is_sent_at_once_and_its_line_closed_when_the_method_has_ended(
+    hurried: Replica, gate: Gate, method: str
+) -> None:
+    line = begin(hurried, method, gate)
+    head, _, body = line.read(BODY).partition(b"\r\n\r\n")
+    assert head.startswith(LATE.rstrip())
+    assert b"connection: close" in head.lower().split(b"\r\n")
+    assert body.startswith(BODY) or body.endswith(BODY)
+    heard(hurried)
+    assert line.is_open()
+    assert not gate.done
+    gate.open()
+    line.rest()
+    assert gate.done
+
+
+def test_a_late_call_that_waits_for_another_batch_is_not_run_and_its_line_is_free_at_once(
+    hurried: Replica, gate: Gate, tmp_path: Path
+) -> None:
+    first = begin(hurried, "batch", gate)
+    never = Gate(tmp_path / "never")
+    second = hurried.line("batch", texts=[str(never)])
+    assert second.rest().startswith(LATE)  # and closed, while the first batch still runs
+    assert not gate.done
+    gate.open()
+    first.rest()
+    heard(hurried)
+    assert hurried.call("batch", texts=["a"]).json() == [1]
+    assert not never.path.with_name("never.begun").exists()
+
+
+def test_every_call_of_a_late_batch_holds_its_line_until_the_batch_has_ended(
+    hurried: Replica, gate: Gate, tmp_path: Path
+) -> None:
+    before = Gate(tmp_path / "before")
+    first = begin(hurried, "batch", before)
+    both = [hurried.line("batch", texts=[str(gate)]), hurried.line("batch", texts=["a"])]
+    heard(hurried)
+    before.open()
+    first.read(b"[1]")
+    gate.begun()  # the second batch: both calls
+    for line in both:
+        line.read(BODY)
+    heard(hurried)
+    assert [line.is_open() for line in both] == [True, True]
+    gate.open()
+    for line in both:
+        line.rest()
+    assert gate.done
