@@ -23,8 +23,8 @@ def main() -> int:
         "name", choices=[*BENCHES, "all"], help="; ".join(f"{n}: {what}" for n, what in BENCHES.items())
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a bench")
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds of the cold starts")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of one load of the proxy")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one load of the proxy, in each round")
     options = parser.parse_args()
     missed = False
     for name in BENCHES if options.name == "all" else [options.name]:

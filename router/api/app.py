@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,12 @@ class ControlPlane:
             Route("/", self.index),
             *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
             Route(f"{API}/status", self.status),
-            Route(f"{API}/endpoints", self.endpoints, methods=["GET"]),
-            Route(f"{API}/endpoints", self.deploy, methods=["POST"]),
-            Route(f"{API}/endpoints/{{name}}", self.show, methods=["GET"]),
-            Route(f"{API}/endpoints/{{name}}", self.remove, methods=["DELETE"]),
+            route(f"{API}/endpoints", GET=self.endpoints, POST=self.deploy),
+            route(f"{API}/endpoints/{{name}}", GET=self.show, DELETE=self.remove),
             Route(f"{API}/endpoints/{{name}}/wake", self.wake, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/sleep", self.sleep, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
-            Route(f"{API}/bentos/{{name}}/{{version}}", self.has_bento, methods=["GET"]),
-            Route(f"{API}/bentos/{{name}}/{{version}}", self.put_bento, methods=["PUT"]),
+            route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}
         return self._front(Starlette(routes=routes, exception_handlers=faults))
@@ -174,6 +171,15 @@ class ControlPlane:
     async def put_bento(self, request: HTTPRequest) -> Response:
         tag = await self.bentos.put(request.path_params["name"], request.path_params["version"], request.stream())
         return JSONResponse({"bento": tag})
+
+
+def route(path: str, **by_method: Callable[[HTTPRequest], Awaitable[Response]]) -> Route:
+    """One route for all methods of a path, so that a 405 names them all."""
+
+    async def chosen(request: HTTPRequest) -> Response:
+        return await by_method["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, chosen, methods=list(by_method))
 
 
 def metrics(view: Any) -> str:

@@ -26,7 +26,7 @@ async def read_object(request: HTTPRequest) -> dict[str, Any]:
             raise BodyTooLarge(f"the body is longer than {JSON_MAX} bytes\nsend less")
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}\nsend one JSON object") from None
     if not isinstance(value, dict):
         raise BadRequest(f"the body is a JSON {type(value).__name__}\nsend one JSON object")

@@ -30,6 +30,7 @@ class Slots:
         self._deadlines = deadlines
         self._hungry = hungry
         self._patience = patience
+        self.nothing_before = deadlines.bound  # no deadline is earlier than this instant; the exact one costs more
 
     def reserve(self, endpoint: str, now: float) -> Replica | None:
         """Law 1: the replica that serves the call, its slot reserved in this step; None where `Wanted` has to decide.
@@ -63,7 +64,3 @@ class Slots:
         if not replica.in_flight and not replica.tasks:
             self._deadlines.set(("idle", replica.id), now + self._patience(replica))
         return True
-
-    def nothing_before(self) -> float:
-        """No deadline is earlier than this instant; the exact one costs more."""
-        return self._deadlines.bound()

@@ -123,7 +123,8 @@ def unmet(asked: Iterable[str]) -> list[str]:
         try:
             wanted = Requirement(line)
         except InvalidRequirement as error:
-            raise InvalidService(f"the bento asks for {line!r}: {error}\nmend its python packages") from None
+            reason = str(error).partition("\n")[0]
+            raise InvalidService(f"the bento asks for {line!r}: {reason}\nmend its python packages") from None
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from router.proxy.calls import Outcome
 from router.proxy.lines import (
     CONNECTION,
     DROP,
@@ -38,7 +39,7 @@ UNTIL_CLOSE: Final = -2
 class AnswerHead:
     """What the proxy needs of an answer's head. It may stand for many answers that read alike: never changed."""
 
-    __slots__ = ("framing", "keep", "length", "opening", "plain", "stated", "status", "timing", "upgrade")
+    __slots__ = ("framing", "keep", "length", "opening", "outcome", "plain", "stated", "status", "timing", "upgrade")
 
     def __init__(self, status: bytes) -> None:
         self.status = int(status)
@@ -50,6 +51,7 @@ class AnswerHead:
         self.upgrade = b""
         self.framing = b""  # header lines that say it to a caller of HTTP/1.1
         self.plain = self.status != 101  # nothing is switched
+        self.outcome = Outcome.FAILED if self.status >= 500 else Outcome.DONE  # of its lease, when it has come whole
 
 
 def bad_answer(what: str) -> BadAnswer:

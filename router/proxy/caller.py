@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from router.proxy.proxy import Proxy
     from router.proxy.replica import Replica
 
+_NEVER: Final = math.inf
 _END: Final = b"\r\n\r\n"
 _HEAD, _BODY, _NEXT, _TUNNEL, _LINGER = range(5)
 
@@ -47,9 +48,9 @@ class Caller(asyncio.Protocol):
         self._left = 0  # body bytes still to come, or still allowed when the body is chunked
         self._keep = True
         self._held = False  # reading is paused
-        self._unsent = math.inf  # bytes of answers not yet taken, when last looked at
+        self._unsent = _NEVER  # bytes of answers not yet taken, when last looked at
         self.clogged = False  # its writing buffer is full
-        self.deadline = math.inf  # when `overdue` is due
+        self.deadline = _NEVER  # when `overdue` is due
         self.forwarded = b""
         self.transport: asyncio.Transport
 
@@ -161,8 +162,11 @@ class Caller(asyncio.Protocol):
             exchange.refused(error)
             return
         exchange = self._exchange = Exchange(self, head, target, payload, complete)
-        self.deadline = math.inf if complete else proxy.now + proxy.limits.body_within
-        exchange.begin()
+        self.deadline = _NEVER if complete else proxy.now + proxy.limits.body_within
+        if target is None:
+            proxy.pool.take(proxy.control, exchange)
+        else:  # the answer may come before this returns
+            proxy.calls.want(exchange, target, head.queue_within)
         if (self._buffer or not complete) and self._exchange is exchange:
             self._throttle(exchange)
 
@@ -192,7 +196,7 @@ class Caller(asyncio.Protocol):
         exchange.body(data, self._state == _NEXT)
         limits = self.proxy.limits
         if self._state == _NEXT:
-            self.deadline = self.proxy.now + limits.answer_within if exchange.replica is not None else math.inf
+            self.deadline = self.proxy.now + limits.answer_within if exchange.replica is not None else _NEVER
         else:
             self.deadline = self.proxy.now + limits.body_within
             self._throttle(exchange)
@@ -207,7 +211,7 @@ class Caller(asyncio.Protocol):
         self.transport.pause_reading()
         if self._state == _BODY and self._exchange is not None:
             granted = self._exchange.replica is not None
-            self.deadline = self.proxy.now + self.proxy.limits.answer_within if granted else math.inf
+            self.deadline = self.proxy.now + self.proxy.limits.answer_within if granted else _NEVER
 
     def flow(self) -> None:
         if not self._held or self.transport.is_closing():
@@ -221,7 +225,7 @@ class Caller(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.clogged = True
-        self._unsent = math.inf
+        self._unsent = _NEVER
         self.deadline = self.proxy.now + self.proxy.limits.send_within
         exchange = self._exchange
         if exchange is not None and exchange.replica is not None:
@@ -231,7 +235,7 @@ class Caller(asyncio.Protocol):
         self.clogged = False
         exchange = self._exchange
         if exchange is not None and exchange.replica is not None:
-            self.deadline = math.inf if exchange.answered else self.proxy.now + self.proxy.limits.answer_within
+            self.deadline = _NEVER if exchange.answered else self.proxy.now + self.proxy.limits.answer_within
             exchange.replica.flow()
         elif self._state == _HEAD:
             self.deadline = self.proxy.now + self.proxy.limits.keep_alive
@@ -241,7 +245,7 @@ class Caller(asyncio.Protocol):
 
     def parked(self) -> None:
         """The engine or the pool has to act: no deadline of ours."""
-        self.deadline = math.inf
+        self.deadline = _NEVER
 
     def sent(self) -> None:
         """What has come of the request is on its way to the replica."""
@@ -254,7 +258,7 @@ class Caller(asyncio.Protocol):
         """What to write of an answer whose head has come; from here on the exchange counts as answered."""
         exchange.answered = True
         exchange.replayable = False
-        self.deadline = math.inf
+        self.deadline = _NEVER
         if self._keep and exchange.complete and head.plain and exchange.head.minor and not self.proxy.closing:
             framing = head.framing
         else:
@@ -297,7 +301,6 @@ class Caller(asyncio.Protocol):
     def finished(self) -> None:
         """The answer is written: on to the next request, or the end."""
         self._exchange = None
-        self._chunks = None
         if not self._keep or self._state == _BODY:
             self._linger(self._state == _BODY or bool(self._buffer))
             return
@@ -329,7 +332,7 @@ class Caller(asyncio.Protocol):
         """Ends our side. A close with bytes unread would be a reset, which may overtake the answer at the caller."""
         self._state = _LINGER
         self._buffer = b""
-        self._unsent = math.inf
+        self._unsent = _NEVER
         self.deadline = self.proxy.now + self.proxy.limits.linger
         if self.transport.is_closing():
             return
@@ -357,7 +360,7 @@ class Caller(asyncio.Protocol):
         elif self._state == _BODY and not self._held:
             self._exchange.give_up(too_slow("the next byte of the body", limits.body_within))
         elif self._exchange.target is None:
-            self.deadline = math.inf  # the control plane has bounds of its own: a start's, a drain's
+            self.deadline = _NEVER  # the control plane has bounds of its own: a start's, a drain's
         else:
             self._exchange.late()
 

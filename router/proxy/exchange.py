@@ -21,15 +21,15 @@ _REPLAYS_MAX: Final = 2
 class Exchange:
     """Exactly one of these holds at a time, and says whose turn it is:
 
-    parked     (`waiting`)                      the engine owes granted or refused
+    parked     (no `lease`)                     the engine owes granted or refused
     connecting (`lease`, no `replica`)          the pool owes connected or unreachable
     forwarded  (`replica`)                      the replica owes an answer; it holds the lease
     over       (`over`)                         nothing is held
     """
 
     __slots__ = (
-        "answered", "begun", "caller", "complete", "head", "lease", "name", "over", "pieces", "replayable",
-        "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "waiting",
+        "answered", "caller", "complete", "expects", "head", "lease", "name", "over", "pieces", "replayable", "replays",
+        "replica", "router", "sent", "sent_bytes", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -43,20 +43,19 @@ class Exchange:
         self.target = target  # None: the control plane
         self.lease: Lease | None = None
         self.replica: Replica | None = None
-        self.waiting = False
         self.over = False
         self.complete = complete  # the request has come in whole
-        self.begun = complete or bool(payload)  # some of its body has come
+        self.expects = head.expect and not (complete or payload)  # it sends no body until it is told to
         self.answered = False  # the caller got the head of an answer
         self.replays = 0
-        self.router = 0.0  # seconds the router itself took, up to the forwarding
+        self.router: float  # seconds from its coming to its forwarding, parked ones included
         # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
         path = head.path if target is None else target.path
         coded = self._coded(payload) if head.length == CHUNKED else payload
         wire = to_replica(head, path, caller.forwarded, self.name, coded)
         self.sent = [wire]
         self.sent_bytes = len(wire)
-        self.pieces = 0  # writes to the replica
+        self.pieces: int  # writes to the replica
         self.replayable = True
 
     @property
@@ -68,21 +67,12 @@ class Exchange:
         """What the endpoint sees, or what came when it is none."""
         return self.head.path if self.target is None else self.target.path
 
-    def begin(self) -> None:
-        """Asks for a replica; the answer may come before this returns."""
-        proxy = self.caller.proxy
-        if self.target is None:
-            proxy.pool.take(proxy.control, self)
-        else:
-            self.waiting = True
-            proxy.calls.want(self, self.target, self.head.queue_within)
-
     # What the caller does.
 
     def body(self, payload: bytes, complete: bool) -> None:
         """The next payload bytes of the request."""
         self.complete = complete
-        self.begun = True
+        self.expects = False
         payload = self._coded(payload)
         if not payload:
             return
@@ -137,14 +127,12 @@ class Exchange:
             replica.abandon(outcome)
         elif lease is not None:
             calls.settle(lease, outcome)
-        elif self.waiting:
-            self.waiting = False
+        elif self.target is not None:
             calls.leave(self)
 
     # What the engine does.
 
     def granted(self, lease: Lease) -> None:
-        self.waiting = False
         proxy = self.caller.proxy
         if self.over:
             # A grant counts only if the caller is still there.
@@ -154,7 +142,6 @@ class Exchange:
         proxy.pool.take(lease.address, self)
 
     def refused(self, error: TorporError) -> None:
-        self.waiting = False
         if self.over:
             return
         self.over = True
@@ -167,17 +154,12 @@ class Exchange:
         """The replica is free for this exchange: send what has come so far."""
         caller, sent = self.caller, self.sent
         self.replica = replica
-        if self.head.expect and not self.begun and not self.replays:
+        if self.expects and not self.replays:
             caller.transport.write(_CONTINUE)
-        wire = sent[0] if len(sent) == 1 else b"".join(sent)
-        lease = self.lease
-        router = caller.proxy.time() - self.started
-        if lease is not None and lease.parked:
-            router = max(0.0, router - lease.parked)
-        self.router = router
+        self.router = caller.proxy.time() - self.started
         self.pieces = 1
-        replica.begin(self, lease)
-        replica.transport.write(wire)
+        replica.begin(self, self.lease)
+        replica.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if self.sent_bytes > caller.proxy.limits.replay_bytes:
             self._forget_sent()
         caller.sent()
@@ -213,7 +195,6 @@ class Exchange:
         if target is None:
             proxy.pool.take(proxy.control, self)
         elif lease is not None:
-            self.waiting = True
             proxy.calls.replay(self, lease, target)
 
     def _died(self, error: TorporError) -> None:

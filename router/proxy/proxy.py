@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import select
 import time
@@ -33,19 +34,16 @@ class Proxy:
         self._callers: set[Caller] = set()
         self._tick_due: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
-        self._id_start = os.urandom(8).hex().encode()
-        self._id_count = 0
+        # Request ids: unique, not secret.
+        self.new_id: Callable[[], bytes] = map(
+            f"{os.urandom(8).hex()}-%d".encode().__mod__, itertools.count(1)
+        ).__next__
         shortest = min(limits.header_within, limits.body_within, limits.keep_alive, limits.answer_within, limits.linger)
         self._tick_every = min(_TICK_MAX, max(0.01, shortest / 4))
 
     def protocol_factory(self, port: int | None) -> Callable[[], asyncio.Protocol]:
         """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
         return lambda: Caller(self, port)
-
-    def new_id(self) -> bytes:
-        """A request id: unique, not secret."""
-        self._id_count += 1
-        return b"%b-%d" % (self._id_start, self._id_count)
 
     async def close(self, within: float) -> None:
         """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.

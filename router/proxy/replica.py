@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _END: Final = b"\r\n\r\n"
 _HEAD_MAX: Final = 256 * 1024
-_DONE, _FAILED = Outcome.DONE, Outcome.FAILED  # an enum's attribute is slow to read
 _IDLE, _HEAD, _BODY, _TUNNEL, _FINISHING = range(5)
 
 
@@ -143,22 +142,19 @@ class Replica(asyncio.Protocol):
     def _answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
         """A final head has come, and `body` after it."""
         self._keep = head.keep
-        self._outcome = _FAILED if head.status >= 500 else _DONE
-        length = self._left = head.length
-        self._recode = length < 0 and exchange.head.minor == 1
-        caller = exchange.caller
-        if length >= 0:
-            size = len(body)
-            if size >= length:
-                if size > length:
-                    self._spoiled = True
-                    body = body[:length]
-                caller.transport.write(caller.answer(exchange, head, timing, self._lease, body))
-                self._done()
-                return
-        elif length == CHUNKED:
-            self._chunks = Chunks()
+        self._outcome = head.outcome
+        caller, length = exchange.caller, head.length
+        if len(body) >= length >= 0:  # the common case: it comes in one piece
+            if len(body) > length:
+                self._spoiled = True
+                body = body[:length]
+            caller.transport.write(caller.answer(exchange, head, timing, self._lease, body))
+            self._done()
+            return
         self._state = _BODY
+        self._left = length
+        self._recode = length < 0 and exchange.head.minor == 1
+        self._chunks = Chunks() if length == CHUNKED else None
         block = caller.answer(exchange, head, timing, self._lease, b"")
         if body:
             self._read_body(body, block)
@@ -223,7 +219,6 @@ class Replica(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None
         self._exchange = None
-        self._chunks = None
         lease = self._lease
         exchange.replica = exchange.lease = None
         exchange.over = True

@@ -47,7 +47,8 @@ def to_caller(
 ) -> bytes:
     """The answer as the caller sees it, as far as it has come.
 
-    `timing`: the replica's Server-Timing; `router`: seconds the router took; `framing`: whole lines, or nothing.
+    `timing`: the replica's Server-Timing; `router`: seconds in the router, parked ones included; `framing`: whole
+    lines, or nothing.
     """
     if lease is None:
         stated = b"Server-Timing: %b\r\n" % timing if timing else b""
@@ -56,6 +57,7 @@ def to_caller(
         timing += b", "
     if lease.parked or lease.phases:
         timing += _waking(lease)
+        router = max(0.0, router - lease.parked)
     microseconds = int(router * 1e6)
     own = _SHORT[microseconds] if microseconds < 1000 else b"router;dur=%.3f" % (router * 1000)
     cold = _COLD if lease.cold else _WARM

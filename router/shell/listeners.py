@@ -11,7 +11,7 @@ from torpor.errors import Conflict
 
 log = logging.getLogger("torpor.listeners")
 
-RETRY_EVERY = 5.0  # seconds between two tries of a port that something else has
+RETRY_EVERY = 2.0  # seconds between two tries of a port that something else has
 
 
 class Listeners:

@@ -24,7 +24,7 @@ DEPLOYED = Path(__file__).parent / "deployed"
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("calls")) as each:
-        each.told("deploy", str(DEPLOYED), "--name", "deployed")
+        each.told("deploy", str(DEPLOYED), "--name", "deployed", "--set", "sleep=deep")
         yield each
 
 

@@ -6,8 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.hosting import Gate, Line, Replica
+from tests.host.hosting import Gate, Host, Line, Replica
 
+MOUNTED = """
+import bentoml
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def breaks(request):
+    raise ValueError("in the application")
+
+async def works(request):
+    return PlainTextResponse("fine")
+
+app = Starlette(routes=[Route("/breaks", breaks, methods=["POST"]), Route("/works", works, methods=["POST"])])
+
+@bentoml.service
+@bentoml.asgi_app(app, path="/app")
+class Mounted:
+    pass
+"""
 LATE = b"HTTP/1.1 504 Gateway Timeout\r\n"
 BODY = b'{"error":"Not able to process the request in 0.5 seconds"}'
 
@@ -60,6 +79,18 @@ def test_a_stream_whose_caller_left_is_cancelled(patient: Replica, gate: Gate) -
     line.leave()
     line.rest()
     assert gate.path.with_name("stream.over").exists()
+
+
+def test_a_stream_that_works_in_a_thread_keeps_its_line_until_that_has_ended(patient: Replica, gate: Gate) -> None:
+    line = patient.line("pieces", gate=str(gate))
+    line.read(b"begun")
+    gate.begun()
+    line.leave()
+    heard(patient)
+    assert line.is_open()
+    gate.open()
+    assert line.rest() == b""
+    assert gate.done
 
 
 def test_an_idle_line_whose_router_left_is_closed_at_once(patient: Replica) -> None:
@@ -127,3 +158,16 @@ def test_every_call_of_a_late_batch_holds_its_line_until_the_batch_has_ended(
     for line in both:
         line.rest()
     assert gate.done
+
+
+def test_an_application_that_raises_after_its_answer_keeps_the_line(host: Host) -> None:
+    """The router has the line in its pool by then, and may have sent the next call on it."""
+    replica = host.fork("Mounted", MOUNTED)
+    replica.ready()
+    line = Line(replica.address, "/app/breaks", [], b"")
+    assert line.read(b"\r\n\r\nInternal Server Error").startswith(b"HTTP/1.1 500 ")
+    line.socket.sendall(b"POST /app/works HTTP/1.1\r\nhost: replica\r\ncontent-length: 0\r\n\r\n")
+    assert line.read(b"fine").startswith(b"HTTP/1.1 200 ")
+    assert "ValueError: in the application" in replica.log.read_text()
+    replica.terminate()
+    assert replica.exited() == 0

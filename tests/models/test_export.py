@@ -109,7 +109,7 @@ def test_an_order_that_cannot_be_carried_out_is_refused_at_once(changes: dict[st
         export(Order(**order), QUIET)  # type: ignore[arg-type]
 
 
-def test_a_refusal_is_two_lines_on_stderr_and_exit_status_1(home: Path) -> None:
+def test_a_refusal_is_two_lines_on_stderr_and_exit_status_3(home: Path) -> None:
     refused = command("./nowhere", home, "--progress", "none")
     output, errors = refused.communicate(timeout=60)
     assert refused.returncode == 3

@@ -34,14 +34,18 @@ def call(
     answer_within: float | None,
 ) -> None:
     """Call an endpoint's method and print its answer: JSON, text or bytes, a stream as it comes."""
-    given, named = arguments_of(body, arg, files)
+    texts = pairs(arg)
+    given, named = arguments_of(body, files)
     with client(url) as platform:
         endpoint = platform.endpoint(name, queue_within=queue_within, answer_within=answer_within)
+        known = endpoint.methods().get(method)
+        takes = known.input.get("properties", {}) if known is not None else {}
+        named |= {key: value(text, takes.get(key, {}).get("type")) for key, text in texts.items()}
         printed(endpoint.call(method, *given, **named))
 
 
-def arguments_of(body: str | None, arg: tuple[str, ...], files: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """The positional and the named arguments of a call."""
+def arguments_of(body: str | None, files: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """The positional and the named arguments of a call, but for those of --arg."""
     given: list[Any] = []
     named: dict[str, Any] = {}
     if body is not None:
@@ -53,7 +57,6 @@ def arguments_of(body: str | None, arg: tuple[str, ...], files: tuple[str, ...])
             named = parsed
         else:
             given.append(parsed)
-    named |= {key: value(text) for key, text in pairs(arg).items()}
     several: dict[str, list[Path]] = {}
     for item in files:
         if item.startswith("@"):

@@ -77,8 +77,10 @@ def pairs(items: tuple[str, ...]) -> dict[str, str]:
     return out
 
 
-def value(text: str) -> Any:
-    """JSON, or else the text itself."""
+def value(text: str, wanted: str | None = None) -> Any:
+    """JSON, or else the text itself; the text, too, where the schema `wanted` a string: 123 may be a name."""
+    if wanted == "string":
+        return text
     try:
         return json.loads(text)
     except ValueError:

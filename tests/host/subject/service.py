@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class Methods:
             await asyncio.Event().wait()
         finally:
             Path(gate).with_name("stream.over").touch()
+
+    @bentoml.api
+    def pieces(self, gate: str) -> Generator[str, None, None]:
+        """The second piece is made in a thread, which nothing can cancel."""
+        yield "begun"
+        pass_gate(Path(gate))
+        yield "more"
 
     @bentoml.api
     def upload(self, file: Path, gate: str) -> int:
