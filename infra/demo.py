@@ -1,12 +1,18 @@
-"""`make demo`: export a model, deploy it, call it at zero replicas, watch it sleep again, call it once more."""
+"""`make demo`: export a model, deploy it, call it at zero replicas, watch it sleep and give its memory back."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import httpx
+
+from torpor import Client, TorporError
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
@@ -17,98 +23,152 @@ TEXTS = [
     "Interest rates rose by half a percent.",
     "The central bank tightened its policy.",
 ]
+WARM_CALLS = 50
+
+# What a start consists of, in its order: what Server-Timing calls it, and what that is.
+START = {
+    "fork": "of the process that has the imports done",
+    "import": "of the service's own module",
+    "load": "of model and tokenizer",
+    "app": "BentoML's own part",
+}
+
+GO_ON = """\
+source .venv/bin/activate
+export BENTOML_HOME={home}   # where the exported model is
+torpor up --detach
+torpor deploy services/embedding --name embedder
+torpor call embedder embed --json '{{"texts": ["hello"]}}'
+torpor ls
+torpor down"""
 
 
-def main() -> int:
-    os.environ["BENTOML_HOME"] = str(CACHE / "bentoml")
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ["TORPOR_DATA"] = str(CACHE / "demo")
+def main() -> None:
+    began = time.perf_counter()
+    for name in [name for name in os.environ if name.startswith("TORPOR_")]:
+        del os.environ[name]  # the user's own platform is not asked
+    os.environ |= {
+        "BENTOML_HOME": str(CACHE / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "TORPOR_DATA": str(CACHE / "demo"),
+    }
     (CACHE / "bentoml").mkdir(parents=True, exist_ok=True)
-    title("Export all-MiniLM-L6-v2 to ONNX, fp32 and int8")
-    run(sys.executable, "-P", "-m", "models", "minilm", "--name", "minilm", cwd=ROOT)
+    title("Export all-MiniLM-L6-v2 to ONNX, and compare it with PyTorch")
+    run("export", "minilm", "--name", "minilm", "--precision", "fp32,int8")
     title("Start the platform")
-    run(TORPOR, "up", "--detach", "--port", "0")
+    platform = json.loads(run("up", "--detach", "--port", "0", "--json", quiet=True))
+    print(f"torpor listens on {platform['url']} (pid {platform['pid']})")
     try:
-        show()
+        with Client(platform["url"]) as client:
+            show(client, platform["pid"])
     finally:
         title("Stop what was started")
-        run(TORPOR, "down")
-    title("Go on in a shell of your own")
-    print(f"export BENTOML_HOME={CACHE / 'bentoml'}  # where the exported model is")
-    print("source .venv/bin/activate")
-    print("torpor up --detach")
-    print("torpor deploy services/embedding --name embedder")
-    print("""torpor call embedder embed --json '{"texts": ["hello"]}'""")
-    return 0
+        run("down")
+    title(f"That took {time.perf_counter() - began:.0f} s. Go on in a shell of your own")
+    print(GO_ON.format(home=CACHE / "bentoml"))
 
 
-def show() -> None:
-    from torpor import Client
-    from torpor.cli.platform import data_folder, read_address
-
-    found = read_address(data_folder(None))
-    assert found is not None, "the platform wrote no address"
-    os.environ["TORPOR_URL"] = found["url"]
+def show(client: Client, pid: int) -> None:
     title("Deploy services/embedding")
-    run(TORPOR, "deploy", str(ROOT / "services" / "embedding"), "--name", "embedder")
-    with Client(found["url"]) as client:
-        for which in ("first", "second"):
-            client.sleep("embedder")
-            title(f"The {which} call at zero replicas")
-            cold_call(client, found["url"])
-        warm_calls(client, found["url"])
-        similarity(client)
-        title("Asleep again, its memory given back")
-        client.sleep("embedder")
-        run(TORPOR, "ls")
-        assert not client.get("embedder")["replicas"]
-
-
-def cold_call(client: object, url: str) -> None:
-    import httpx
-
-    with httpx.Client() as http:
-        started = time.perf_counter()
-        answer = http.post(f"{url}/endpoints/embedder/embed", json={"texts": TEXTS[:1]}, timeout=60)
-        took = time.perf_counter() - started
-    answer.raise_for_status()
-    print(f"{took * 1000:.0f} ms, cold start: {answer.headers['x-torpor-cold-start']}")
-    print("phases:", answer.headers.get("server-timing", ""))
-    assert answer.headers["x-torpor-cold-start"] == "true"
-
-
-def warm_calls(client: object, url: str) -> None:
-    import httpx
-
+    run("deploy", str(ROOT / "services" / "embedding"), "--name", "embedder")
+    client.sleep("embedder")
+    title("The first call at zero replicas")
+    cold_call(client)
     title("Warm calls")
-    took = []
-    with httpx.Client() as http:
-        for _ in range(50):
-            started = time.perf_counter()
-            http.post(f"{url}/endpoints/embedder/embed", json={"texts": TEXTS[:1]}).raise_for_status()
-            took.append(time.perf_counter() - started)
-    print(f"median of {len(took)}: {sorted(took)[len(took) // 2] * 1000:.1f} ms")
-
-
-def similarity(client: object) -> None:
+    warm_calls(client)
     title("Similarity of real sentences")
-    vectors = client.endpoint("embedder").embed(texts=TEXTS)  # type: ignore[attr-defined]  # methods come from the schema
-    for row, text in zip(vectors @ vectors.T, TEXTS, strict=True):
-        print("  ".join(f"{value:5.2f}" for value in row), "", text)
-    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+    similarity(client)
+    title("Asleep again, its memory given back")
+    give_back(client, pid)
+    title("The second call at zero replicas")
+    cold_call(client)
+
+
+def cold_call(client: Client) -> None:
+    """One call over a new connection, with what its answer says of the time."""
+    with httpx.Client() as http:
+        answer, took = timed(client.url, http)
+    check(answer.headers["x-torpor-cold-start"] == "true", "the endpoint was not asleep")
+    phases = {
+        name: float(figure.removeprefix("dur="))
+        for name, _, figure in (part.strip().partition(";") for part in answer.headers["server-timing"].split(","))
+    }
+    print(f"{took:7.1f} ms  from the call to the whole answer, of which")
+    print(f"{phases['park']:7.1f} ms  waiting for a replica to start:")
+    for name, text in START.items():
+        print(f"{phases.get(name, 0):15.1f} ms  {name:<6}  {text}")
+    print(f"{phases['infer']:7.1f} ms  in the service's method")
+    print(f"{phases['router']:7.1f} ms  in the router")
+
+
+def warm_calls(client: Client) -> None:
+    with httpx.Client() as http:
+        took = sorted(timed(client.url, http)[1] for _ in range(WARM_CALLS))
+    print(f"{took[WARM_CALLS // 2]:7.1f} ms  median of {WARM_CALLS}, one after another")
+
+
+def timed(url: str, http: httpx.Client) -> tuple[httpx.Response, float]:
+    """The answer, and milliseconds."""
+    began = time.perf_counter()
+    answer = http.post(f"{url}/endpoints/embedder/embed", json={"texts": TEXTS[:1]}, timeout=60)
+    took = time.perf_counter() - began
+    answer.raise_for_status()
+    return answer, took * 1000
+
+
+def similarity(client: Client) -> None:
+    vectors = client.endpoint("embedder").embed(texts=TEXTS)
+    table = vectors @ vectors.T
+    for row, text in zip(table, TEXTS, strict=True):
+        print("  ".join(f"{value:5.2f}" for value in row), f"  {text}")
+    check(min(table[0, 1], table[2, 3]) > table[:2, 2:].max(), "sentences that mean the same are not the nearest")
+
+
+def give_back(client: Client, pid: int) -> None:
+    (replica,) = client.get("embedder")["replicas"]
+    with_replica = memory(pid)
+    check(client.sleep("embedder")["replicas"] == [], "a replica is left")
+    gone = not Path(f"/proc/{replica['pid']}").exists()
+    check(gone, f"the replica's process {replica['pid']} is left")
+    without = memory(pid)
+    print(
+        f"{with_replica:7.1f} MiB  the platform with the replica awake, {(replica['memory'] or 0) / 2**20:.1f} its own"
+    )
+    print(f"{without:7.1f} MiB  the platform with the endpoint asleep: no process of its own")
+    print(f"{with_replica - without:7.1f} MiB  given back\n")
+    run("ls")
+
+
+def memory(pid: int) -> float:
+    """MiB (PSS, as in proc(5)) of a process and of all below it."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return own / 1024 + sum(memory(child) for child in children)
 
 
 def title(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def run(*command: str, cwd: Path | None = None) -> None:
-    subprocess.run(command, check=True, cwd=cwd)
+def run(*arguments: str, quiet: bool = False) -> str:
+    """A torpor command that has to succeed; what it prints, where it is quiet about it."""
+    done = subprocess.run([TORPOR, *arguments], stdout=subprocess.PIPE if quiet else None, text=True, check=True)
+    return done.stdout or ""
+
+
+def check(right: bool, wrong: str) -> None:
+    if not right:
+        raise SystemExit(f"the demo failed: {wrong}")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the platform is stopped
     try:
-        sys.exit(main())
-    except (subprocess.CalledProcessError, AssertionError) as error:
-        print(f"the demo failed: {error}", file=sys.stderr)
-        sys.exit(1)
+        main()
+    except (subprocess.CalledProcessError, TorporError, httpx.HTTPError) as error:
+        sys.exit(f"the demo failed: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

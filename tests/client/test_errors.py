@@ -18,7 +18,9 @@ from torpor.cli.platform import down
 from torpor.client import flow
 
 CONFIG = "max_body = 1_000_000\nanswer_within = 2\n"
-SETTINGS = [f"--set={each}" for each in ("start_within=5", "drain_within=0", "stop_within=1", "max_queue=1")]
+SETTINGS = [
+    f"--set={each}" for each in ["start_within=5", "drain_within=0", "stop_within=1", "max_queue=1", "sleep=deep"]
+]
 EMPTY = (
     "import bentoml\n\n@bentoml.service\nclass Empty:\n    @bentoml.api\n    def one(self) -> int:\n        return 1\n"
 )

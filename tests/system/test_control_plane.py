@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 from router.launch.orphans import born
 from tests.system import handmade
 from tests.system.running import Running, free_port, running
-from torpor.cli.platform import read_address, up_detached
+from torpor.cli.platform import read_address
 from torpor.errors import BY_CODE
 from torpor.wire import EndpointView
 
@@ -107,7 +105,8 @@ def test_an_endpoint_is_shown_with_everything_that_the_contract_names(http: http
     assert (view["name"], view["revision"], view["bento"]) == ("hello", 1, "hello:1")
     assert view["url"] == f"{platform.url}/endpoints/hello"
     assert [route["name"] for route in view["schema"]["routes"]] == ["hi", "nap"]
-    assert http.get(f"{API}/endpoints").json() == {"endpoints": [view]}
+    [listed] = http.get(f"{API}/endpoints").json()["endpoints"]
+    assert {**listed, "replicas": []} == {**view, "replicas": []}  # a replica's memory may be another by now
 
 
 def test_wake_and_sleep_answer_when_it_is_done(http: httpx.Client) -> None:
@@ -361,55 +360,6 @@ def test_a_second_router_on_the_same_data_is_refused_and_the_first_goes_on(
     assert second.stderr.startswith(f"a router (pid {platform.pid}) uses {platform.data} already\nstop it with")
     assert read_address(platform.data) == {**(read_address(platform.data) or {}), "pid": platform.pid}
     assert http.get(f"{API}/status").status_code == 200
-
-
-def test_a_router_killed_in_mid_deploy_comes_back_as_it_was_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With an endpoint whose own port something else has taken meanwhile; the log is quiet about the rest."""
-    port = free_port()
-    with ExitStack() as until_down, running(tmp_path) as platform:
-        url = platform.url
-        for name, text, kind in (("hello", SERVICE, "Hello"), ("slow", OTHERS, "Slow")):
-            handmade.upload(url, name, handmade.bento(name, text, f"service:{kind}"))
-        handmade.deployed(url, "hello", "hello:1", port=port)
-        before = httpx.get(f"{url}{API}/endpoints/hello").json()
-        with httpx.stream("POST", f"{url}{API}/endpoints", json={"name": "hello", "bento": "slow:1"}) as answer:
-            lines = answer.iter_lines()
-            while json.loads(next(lines)).get("phase") != "starting":
-                pass
-            until(lambda: len(replicas_of(platform, "hello")) == 2)
-            left = replicas_of(platform, "hello")
-            os.kill(platform.pid, signal.SIGKILL)
-            with pytest.raises(httpx.RemoteProtocolError):
-                next(lines)
-        until(lambda: born(platform.pid) is None)
-        monkeypatch.setenv("BENTOML_HOME", platform.env["BENTOML_HOME"])
-        with socket.create_server(("127.0.0.1", port)):
-            again = up_detached(["--port", "0"], platform.data)
-            assert [born(pid) for pid in left] == [None, None], "nothing of it runs on"
-            view = httpx.get(f"{again['url']}{API}/endpoints/hello").json()
-            assert {**view, "url": "", "replicas": [], "state": "", "last_error": None} == {
-                **before,
-                "url": "",
-                "replicas": [],
-                "state": "",
-            }
-            assert view["state"] == "asleep"
-            assert f"port {port} of 127.0.0.1 cannot be had" in view["last_error"]
-        called = httpx.post(f"{again['url']}/endpoints/hello/hi", json={"name": "a"}, timeout=PATIENCE)
-        assert called.json() == {"hello": "a"}
-        until(lambda: httpx.get(f"{again['url']}{API}/endpoints/hello").json()["last_error"] is None)
-        assert httpx.post(f"http://127.0.0.1:{port}/hi", json={"name": "b"}, timeout=PATIENCE).json() == {"hello": "b"}
-        log = (platform.data / "router.log").read_text()
-        assert "processes that an earlier router left" in log
-        assert f"port {port} of 127.0.0.1 cannot be had" in log
-        assert "uvicorn" not in log
-        assert "alembic" not in log
-        following = f"{again['url']}{API}/endpoints/hello/logs?follow=true"
-        lines = until_down.enter_context(httpx.stream("GET", following, timeout=PATIENCE)).iter_lines()
-        assert next(lines).startswith("hello-1-")
-        until_down.callback(lambda: list(lines))  # the router ends it: else it would raise that it was cut off
 
 
 def until(true: Any) -> None:

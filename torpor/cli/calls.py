@@ -25,19 +25,19 @@ from torpor.errors import BadRequest
 @click.pass_obj
 def call(
     url: str | None,
+    /,
     name: str,
     method: str,
     body: str | None,
     arg: tuple[str, ...],
     files: tuple[str, ...],
-    queue_within: float | None,
-    answer_within: float | None,
+    **deadlines: float | None,
 ) -> None:
     """Call an endpoint's method and print its answer: JSON, text or bytes, a stream as it comes."""
     texts = pairs(arg)
     given, named = arguments_of(body, files)
     with client(url) as platform:
-        endpoint = platform.endpoint(name, queue_within=queue_within, answer_within=answer_within)
+        endpoint = platform.endpoint(name, **deadlines)
         known = endpoint.methods().get(method)
         takes = known.input.get("properties", {}) if known is not None else {}
         named |= {key: value(text, takes.get(key, {}).get("type")) for key, text in texts.items()}

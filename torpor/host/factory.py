@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -74,6 +75,12 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
             method.output_spec.mime_type()
         if self.dispatchers:
             _ = self.adaptive_batch_size_hist
+
+    def forked(self) -> None:
+        """In a fork: the metrics are this process's own."""
+        client = BentoMLContainer.metrics_client.get()
+        if client._pid is not None:
+            client._pid = os.getpid()
 
     async def create_instance(self, app: Any) -> None:
         """As BentoML's, but that the service's proxy to itself, milliseconds of work, is made when it is used."""

@@ -56,6 +56,7 @@ class Template(Forks):
         assert self._made is not None
         release_sessions()
         reseed()
+        self._made.forked()
         listener, control, log = descriptors
         return Replica(spec, listener, control, log, asked).run(self._made)
 

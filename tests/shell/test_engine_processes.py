@@ -1,0 +1,111 @@
+"""What only processes can show of a launcher: sockets, children, fork-servers that die or hang."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from router.core.events import Exited, Ready
+from router.launch import process
+from router.launch.orphans import born
+from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
+
+
+def test_a_replicas_socket_takes_connections_before_it_is_ready(play: Play, processes: RealStage) -> None:
+    async def scenario() -> None:
+        heard = Heard()
+        await processes.launcher.start("e-1-j", processes.plan("Slow"), heard.append)
+        with socket.socket(socket.AF_UNIX) as early:
+            early.connect(processes.launcher.address("e-1-j"))
+            early.send(b"GET /livez HTTP/1.1\r\nHost: e\r\n\r\n")
+        await processes.launcher.stop("e-1-j", 20)
+        assert processes.left() == []
+
+    play(scenario())
+
+
+def test_law_8_the_children_of_a_replica_end_with_it(play: Play, processes: RealStage) -> None:
+    async def scenario() -> None:
+        for end in (processes.launcher.stop, killed):
+            heard = Heard()
+            replica = f"e-1-k-{end.__name__}"
+            await processes.launcher.start(replica, processes.plan("Parent"), heard.append)
+            await heard.until(Ready)
+            child = int(processes.log(replica).partition("child ")[2].split()[0])
+            assert born(child) is not None
+            await end(replica, 20)
+            await heard.until(Exited)
+            await gone(child)
+
+    async def killed(replica: str, within: float) -> None:
+        processes.kill(replica)
+
+    play(scenario())
+
+
+def test_a_killed_fork_server_takes_its_replicas_along_and_the_next_start_makes_another(
+    play: Play, processes: RealStage
+) -> None:
+    async def scenario() -> None:
+        heard, slow = Heard(), Heard()
+        await processes.launcher.start("e-1-l", processes.plan("Good"), heard.append)
+        await processes.launcher.start("e-1-m", processes.plan("Slow"), slow.append)
+        await heard.until(Ready)
+        pids = [int(processes.launcher.said(replica)["pid"]) for replica in ("e-1-l", "e-1-m")]
+        [server] = list(processes.launcher._servers.values())
+        os.kill(server.pid, signal.SIGKILL)
+        for told in (heard, slow):
+            assert (await told.until(Exited)).status == -signal.SIGKILL
+        assert [born(pid) for pid in pids] == [None, None], "exited is told when it is true"
+        again = Heard()
+        await processes.launcher.start("e-1-n", processes.plan("Good"), again.append)
+        await again.until(Ready)
+        await processes.launcher.stop("e-1-n", 20)
+        assert len(heard.of(Exited)) == len(slow.of(Exited)) == 1
+
+    play(scenario())
+
+
+def test_a_fork_server_that_hangs_is_ended_and_with_it_the_start_that_waits_for_it(
+    play: Play, processes: RealStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        await processes.launcher.prepare(processes.plan("Good"))
+        [server] = list(processes.launcher._servers.values())
+        os.kill(server.pid, signal.SIGSTOP)
+        monkeypatch.setattr(process, "FORK_WITHIN", 0.05)
+        heard = Heard()
+        await processes.launcher.start("e-1-o", processes.plan("Good"), heard.append)
+        assert [exited.status for exited in heard.of(Exited)] == [-signal.SIGKILL]
+        await gone(server.pid)
+
+    play(scenario())
+
+
+def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        stage = RealStage(tmp_path)
+        stage.launcher.open()
+        before = children_of_this()
+        preparing = asyncio.ensure_future(stage.launcher.prepare(stage.plan("Good")))
+        while not (new := children_of_this() - before):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.001)
+        preparing.cancel()
+        with suppress(asyncio.CancelledError):
+            await preparing
+        for pid in new:
+            await gone(pid)
+        await stage.launcher.close()
+        assert list((stage.folder / "run").iterdir()) == []
+
+    play(scenario())
+
+
+def children_of_this() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()}
