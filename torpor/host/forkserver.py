@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from torpor.host.preload import OWN, preload, threads
 
 PACKET = 1 << 20  # bytes
+NOT_FORKED = os.EX_OSERR  # status of a replica that could not be forked
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -71,11 +72,18 @@ class ForkServer:
 
     def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
         asked = time.monotonic()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory or no pid for it: no reason to end the replicas that there are
+            os.write(descriptors[2], f"the replica could not be forked: {error.strerror}\n".encode())
+            pid = -1
         if pid == 0:
             self._become_replica(spec, descriptors, asked)
         for descriptor in descriptors:
             os.close(descriptor)
+        if pid < 0:
+            self._say(ev="exited", replica=spec["replica"], pid=pid, status=NOT_FORKED)
+            return
         self._children[pid] = spec["replica"]
         self._say(ev="forked", replica=spec["replica"], pid=pid)
 
