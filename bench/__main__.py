@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 
 from bench.table import show
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one load of the proxy, in each round")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a bench has started ends with it
     missed = False
     for name in BENCHES if options.name == "all" else [options.name]:
         conditions, rows = importlib.import_module(f"bench.{name}").run(options)

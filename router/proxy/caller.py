@@ -85,10 +85,11 @@ class Caller(asyncio.Protocol):
         if not end or len(block) > self._head_max or self.clogged:
             self._wait(data)
             return
+        proxy = self.proxy
         head = self._known.get(block)
         try:
             if head is None:
-                head = self.proxy.requests.read(block)
+                head = proxy.requests.read(block)
             self._keep = head.keep
             if len(payload) == head.length:  # the common case: a request comes in one piece, and alone
                 self._state = _NEXT
@@ -98,7 +99,21 @@ class Caller(asyncio.Protocol):
         except TorporError as error:
             self._refuse(error)
             return
-        self._start(head, payload)
+        complete = self._state == _NEXT
+        try:
+            target = proxy.calls.resolve(head.path, head.host, self._port)
+        except TorporError as error:
+            exchange = self._exchange = Exchange(self, head, None, payload, complete)
+            exchange.refused(error)
+            return
+        exchange = self._exchange = Exchange(self, head, target, payload, complete)
+        self.deadline = _NEVER if complete else proxy.now + proxy.limits.body_within
+        if target is None:
+            proxy.pool.take(proxy.control, exchange)
+        else:  # the answer may come before this returns
+            proxy.calls.want(exchange, target, head.queue_within)
+        if (self._buffer or not complete) and self._exchange is exchange:
+            self._throttle(exchange)
 
     def _wait(self, data: bytes) -> None:
         """The head has not come whole, or may not be answered yet."""
@@ -150,25 +165,6 @@ class Caller(asyncio.Protocol):
             self._chunks = None
             self._state = _NEXT
         return payload
-
-    def _start(self, head: RequestHead, payload: bytes) -> None:
-        """A request has come, `payload` of its body with it."""
-        proxy = self.proxy
-        complete = self._state == _NEXT
-        try:
-            target = proxy.calls.resolve(head.path, head.host, self._port)
-        except TorporError as error:
-            exchange = self._exchange = Exchange(self, head, None, payload, complete)
-            exchange.refused(error)
-            return
-        exchange = self._exchange = Exchange(self, head, target, payload, complete)
-        self.deadline = _NEVER if complete else proxy.now + proxy.limits.body_within
-        if target is None:
-            proxy.pool.take(proxy.control, exchange)
-        else:  # the answer may come before this returns
-            proxy.calls.want(exchange, target, head.queue_within)
-        if (self._buffer or not complete) and self._exchange is exchange:
-            self._throttle(exchange)
 
     def _throttle(self, exchange: Exchange) -> None:
         """Stops reading when enough has come for now."""
@@ -246,13 +242,6 @@ class Caller(asyncio.Protocol):
     def parked(self) -> None:
         """The engine or the pool has to act: no deadline of ours."""
         self.deadline = _NEVER
-
-    def sent(self) -> None:
-        """What has come of the request is on its way to the replica."""
-        if self._state == _NEXT:
-            self.deadline = self.proxy.now + self.proxy.limits.answer_within
-        else:
-            self.flow()
 
     def answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, lease: Lease | None, body: bytes) -> bytes:
         """What to write of an answer whose head has come; from here on the exchange counts as answered."""

@@ -153,16 +153,20 @@ class Exchange:
     def connected(self, replica: Replica) -> None:
         """The replica is free for this exchange: send what has come so far."""
         caller, sent = self.caller, self.sent
+        proxy = caller.proxy
         self.replica = replica
         if self.expects and not self.replays:
             caller.transport.write(_CONTINUE)
-        self.router = caller.proxy.time() - self.started
+        self.router = proxy.time() - self.started
         self.pieces = 1
         replica.begin(self, self.lease)
         replica.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
-        if self.sent_bytes > caller.proxy.limits.replay_bytes:
+        if self.sent_bytes > proxy.limits.replay_bytes:
             self._forget_sent()
-        caller.sent()
+        if self.complete:
+            caller.deadline = proxy.now + proxy.limits.answer_within
+        else:
+            caller.flow()
 
     def unreachable(self, why: Exception) -> None:
         """Nothing took the connection, so nothing was acted on."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import signal
 import socket
@@ -15,6 +17,7 @@ from router.core.events import Exited, Ready
 from router.launch import process
 from router.launch.orphans import born
 from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
+from torpor.host import forks
 
 
 def test_a_replicas_socket_takes_connections_before_it_is_ready(play: Play, processes: RealStage) -> None:
@@ -105,6 +108,23 @@ def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_pa
         assert list((stage.folder / "run").iterdir()) == []
 
     play(scenario())
+
+
+def test_a_replica_that_cannot_be_forked_is_told_as_exited_and_the_fork_server_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    log = tmp_path / "e-1-q.log"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, monkeypatch.context() as patched:
+        server = forks.Forks(theirs)
+        patched.setattr(os, "fork", full)
+        server._fork({"replica": "e-1-q"}, [os.dup(0), os.dup(0), os.open(log, os.O_CREAT | os.O_WRONLY)])
+        told = json.loads(ours.recv(4096))
+    assert told == {"ev": "exited", "replica": "e-1-q", "pid": -1, "status": forks.NOT_FORKED}
+    assert log.read_text() == "the replica could not be forked: Resource temporarily unavailable\n"
 
 
 def children_of_this() -> set[int]:

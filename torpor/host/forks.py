@@ -13,6 +13,7 @@ import time
 from typing import Any, NoReturn
 
 PACKET = 1 << 20  # bytes
+NOT_FORKED = os.EX_OSERR  # status of a child that could not be forked
 
 
 class Forks:
@@ -58,11 +59,18 @@ class Forks:
 
     def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
         asked = time.monotonic()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory or no pid for it: no reason to end the children that there are
+            os.write(descriptors[-1], f"the replica could not be forked: {error.strerror}\n".encode())
+            pid = -1
         if pid == 0:
             self._in_child(spec, descriptors, asked)
         for descriptor in descriptors:
             os.close(descriptor)
+        if pid < 0:
+            self.say(ev="exited", replica=spec["replica"], pid=pid, status=NOT_FORKED)
+            return
         self._children[pid] = spec["replica"]
         self.say(ev="forked", replica=spec["replica"], pid=pid)
 

@@ -15,7 +15,7 @@ from _bentoml_sdk import Service
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.log import configure_server_logging
-from bentoml._internal.service.loader import import_service
+from bentoml._internal.service.loader import _do_import
 from bentoml._internal.service.loader import load as load_service
 from bentoml._internal.utils.uri import join_paths
 from bentoml.exceptions import BentoMLException, ImportServiceError
@@ -55,11 +55,13 @@ def load(target: str, folder: str, bento: str | None = None, proven: bool = Fals
 
 def _imported(target: str, folder: str, bento: str | None) -> Any:
     """BentoML's own loading; its exceptions as one sentence, with the cause kept for the log."""
+    os.chdir(folder)
     try:
         if bento and not _is_plain(Path(bento)):
-            os.chdir(folder)
             return load_service(bento, standalone_load=True)
-        return import_service(target, working_dir=folder, standalone_load=True)
+        sys.path.insert(0, folder)
+        # What `import_service` calls, which opens the model store before, for a millisecond.
+        return _do_import(target, os.path.realpath(folder))
     except (ImportServiceError, BentoMLException) as error:
         raise Unservable(str(error)) from error
     except (AttributeError, TypeError) as error:
