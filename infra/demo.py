@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -45,6 +44,7 @@ torpor down"""
 
 def main() -> None:
     began = time.perf_counter()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in a pipe too: commands print in between
     for name in [name for name in os.environ if name.startswith("TORPOR_")]:
         del os.environ[name]  # the user's own platform is not asked
     os.environ |= {
@@ -56,11 +56,10 @@ def main() -> None:
     title("Export all-MiniLM-L6-v2 to ONNX, and compare it with PyTorch")
     run("export", "minilm", "--name", "minilm", "--precision", "fp32,int8")
     title("Start the platform")
-    platform = json.loads(run("up", "--detach", "--port", "0", "--json", quiet=True))
-    print(f"torpor listens on {platform['url']} (pid {platform['pid']})")
+    run("up", "--detach", "--port", "0")
     try:
-        with Client(platform["url"]) as client:
-            show(client, platform["pid"])
+        with Client() as client:  # it finds the platform by the data folder
+            show(client, client.status()["pid"])
     finally:
         title("Stop what was started")
         run("down")
@@ -70,7 +69,7 @@ def main() -> None:
 
 def show(client: Client, pid: int) -> None:
     title("Deploy services/embedding")
-    run("deploy", str(ROOT / "services" / "embedding"), "--name", "embedder")
+    run("deploy", "services/embedding", "--name", "embedder")
     client.sleep("embedder")
     title("The first call at zero replicas")
     cold_call(client)
@@ -131,9 +130,8 @@ def give_back(client: Client, pid: int) -> None:
     gone = not Path(f"/proc/{replica['pid']}").exists()
     check(gone, f"the replica's process {replica['pid']} is left")
     without = memory(pid)
-    print(
-        f"{with_replica:7.1f} MiB  the platform with the replica awake, {(replica['memory'] or 0) / 2**20:.1f} its own"
-    )
+    own = (replica["memory"] or 0) / 2**20
+    print(f"{with_replica:7.1f} MiB  the platform with the replica awake, {own:.1f} of it the replica's")
     print(f"{without:7.1f} MiB  the platform with the endpoint asleep: no process of its own")
     print(f"{with_replica - without:7.1f} MiB  given back\n")
     run("ls")
@@ -150,13 +148,12 @@ def memory(pid: int) -> float:
 
 
 def title(text: str) -> None:
-    print(f"\n== {text}", flush=True)
+    print(f"\n== {text}")
 
 
-def run(*arguments: str, quiet: bool = False) -> str:
-    """A torpor command that has to succeed; what it prints, where it is quiet about it."""
-    done = subprocess.run([TORPOR, *arguments], stdout=subprocess.PIPE if quiet else None, text=True, check=True)
-    return done.stdout or ""
+def run(*arguments: str) -> None:
+    """A torpor command that has to succeed."""
+    subprocess.run([TORPOR, *arguments], cwd=ROOT, check=True)
 
 
 def check(right: bool, wrong: str) -> None:
@@ -168,7 +165,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the platform is stopped
     try:
         main()
-    except (subprocess.CalledProcessError, TorporError, httpx.HTTPError) as error:
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"the demo failed: torpor {error.cmd[1]} exited with {error.returncode}")
+    except (TorporError, httpx.HTTPError) as error:
         sys.exit(f"the demo failed: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
