@@ -109,9 +109,9 @@ class Patient(Methods):
     """With BentoML's deadline of a minute."""
 
 
-@bentoml.service(threads=4, traffic={"timeout": 0.5})
+@bentoml.service(threads=4, traffic={"timeout": 1.0})
 class Hurried(Methods):
-    """With one of half a second."""
+    """With one of a second."""
 
 
 @bentoml.service(traffic={"max_concurrency": 4, "timeout": 60}, workers=2, path_prefix="/v3")
