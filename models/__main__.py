@@ -12,7 +12,6 @@ import click
 
 from models.gate import TASKS
 from models.steps import KINDS
-from torpor.cli import INTERRUPTED
 from torpor.cli.exits import exit_code
 from torpor.errors import TorporError
 
@@ -41,8 +40,9 @@ def main(
 
     Each graph has to agree with PyTorch on sample texts, or the export is refused.
     """
-    # TERM as an exception: the scratch folder goes at once and not with the next export.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # As exceptions: the scratch folder goes at once and not with the next export.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda which, _: sys.exit(128 + which))
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -62,8 +62,6 @@ def main(
         else:
             print(error.message, file=sys.stderr)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     if as_json:
         found = {"tag": str(exported.model.tag), "path": exported.model.path, "reused": exported.reused}
         print(json.dumps(found | {"card": exported.card}))

@@ -29,7 +29,8 @@ class DataLock:
             holder = os.read(self._fd, 32).decode() or "unknown"
             os.close(self._fd)
             raise Conflict(
-                f"a router (pid {holder}) uses {folder} already\nstop it with `torpor down`, or use another --data"
+                f"a router (pid {holder}) uses {folder} already\n"
+                f"stop it with `torpor down --data {folder}`, or use another --data"
             ) from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, str(os.getpid()).encode())

@@ -124,6 +124,7 @@ FAULTS = [
     ),
     (("--url", "localhost", "ls"), 3, "not a platform's address"),
     (("--url", "http://127.0.0.1:9", "ls"), 6, "nothing answers"),
+    (("--url", "http://127.0.0.1:9", "deploy", "/nowhere", "--name", "new"), 6, "nothing answers"),  # before a build
 ]
 
 

@@ -68,7 +68,7 @@ def test_up_returns_when_it_answers_and_down_when_it_has_ended(tmp_path: Path) -
         again = ran(env, "up", "--detach", "--port", "0")
         assert (again.returncode, again.stderr.splitlines()[1]) == (
             3,
-            "stop it with `torpor down`, or use another --data",
+            f"stop it with `torpor down --data {data}`, or use another --data",
         )
         other = ran(env, "up", "--data", str(tmp_path / "other"), "--port", started["url"].rpartition(":")[2])
         assert other.returncode == 3

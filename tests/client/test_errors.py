@@ -189,6 +189,24 @@ def test_what_is_not_torpor_is_named_so() -> None:
             Client(address)
 
 
+def test_an_answer_that_trickles_is_bounded_as_a_whole() -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.02)  # each within any bound of a single read
+            yield b" "
+
+    def endpoint(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, content=drip())
+        route = {"name": "slow", "route": "/slow", "input": {"type": "object", "properties": {}}, "output": {}}
+        return httpx.Response(200, json={"schema": {"routes": [route]}})
+
+    with Client("http://127.0.0.1", transport=httpx.MockTransport(endpoint), answer_within=0.2) as client:
+        endpoint_ = client.endpoint("e")
+        with pytest.raises(errors.CallTimeout, match=r"no answer within 0\.2 s"):
+            endpoint_.slow()
+
+
 def test_a_call_that_is_parked_while_the_platform_ends_is_told(platform: Running, client: Client, flag: Path) -> None:
     """The last one here: it ends the platform."""
     asleep(client, flag, "slow")

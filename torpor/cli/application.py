@@ -9,6 +9,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from torpor.cli import INTERRUPTED
+
 EXTRAS = {"models": "export"}  # what a part needs beside torpor; else `platform`
 
 
@@ -24,6 +26,8 @@ def main() -> None:
     sys.path.insert(0, folder)
     try:
         runpy.run_module(part, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # before the part listens for it
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] in ("torpor", "router", "models", "services"):
             raise  # a defect of ours, and not a missing package

@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from torpor.errors import BY_CODE, InvalidService, NotFound
@@ -36,12 +37,12 @@ def build(source: str | Path) -> Built:
     What is built already, of the same files, is found and not built a second time. Raises InvalidService, or
     ModelNotFound when the service names a model that is not in the model store.
     """
+    if find_spec("bentoml") is None:
+        raise NotFound("a deploy builds with bentoml, which is not installed here\npip install 'torpor[platform]'")
     command = [sys.executable, "-P", "-m", "torpor.client.build", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BENTOML_DO_NOT_TRACK": "True"})
     answer = done.stdout.rpartition(MARK)[2] if MARK in done.stdout else ""
     if not answer:
-        if "No module named 'bentoml'" in done.stderr:
-            raise NotFound("a deploy builds with bentoml, which is not installed\npip install 'torpor[platform]'")
         said = " | ".join(done.stderr.strip().splitlines()[-SHOWN:]) or f"it exited with {done.returncode}"
         raise InvalidService(f"{source} cannot be built: {said}\nmend the service; `bentoml build` shows the same")
     found = json.loads(answer)
