@@ -23,12 +23,13 @@ class Replica(asyncio.Protocol):
     """In use it belongs to one exchange. `_FINISHING`: the exchange is over, the lease is held until end of file."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_exchange", "_keep", "_lease", "_left", "_outcome", "_paused", "_pool", "_recode",
-        "_spoiled", "_state", "_unread", "address", "clogged", "transport",
+        "_answers", "_buffer", "_chunks", "_exchange", "_keep", "_lease", "_left", "_outcome", "_paused", "_pool",
+        "_recode", "_spoiled", "_state", "_unread", "address", "clogged", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, address: str) -> None:
         self._pool = pool
+        self._answers = pool.answers
         self.address = address
         self.clogged = False  # its writing buffer is full
         self._exchange: Exchange | None = None
@@ -96,7 +97,9 @@ class Replica(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _HEAD:
-            self._read_head(self._buffer + data if self._buffer else data)
+            rest = self._read_head(self._buffer + data if self._buffer else data)
+            while rest:
+                rest = self._read_head(rest)
         elif state == _BODY:
             self._read_body(data)
         elif state == _TUNNEL:
@@ -105,42 +108,24 @@ class Replica(asyncio.Protocol):
         elif state == _IDLE:
             self.transport.abort()  # an answer that nobody asked for
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, data: bytes) -> bytes:
+        """Reads a head, and what has come of its body; gives what follows an interim answer."""
         exchange = self._exchange
         assert exchange is not None
-        while True:
-            block, end, rest = data.partition(_END)
-            if not end or len(block) > _HEAD_MAX:
-                self._buffer = data
-                if len(data) >= _HEAD_MAX or not data[:7].startswith(b"HTTP/1."[: len(data)]):
-                    self._bad(bad_answer(f"it starts with {data[:40]!r}"))
-                return
-            try:
-                head, timing = self._pool.answers.read(block, exchange.head.method, self._lease is None)
-            except TorporError as error:
-                self._bad(error)
-                return
-            data = rest
-            if head.status >= 200:
-                break
-            if head.status == 101:
-                self._switch(exchange, head, timing, data)
-                return
-            self._interim(exchange, head)
-            if not data:
-                self._buffer = b""
-                return
+        block, end, body = data.partition(_END)
+        if not end or len(block) > _HEAD_MAX:
+            self._buffer = data
+            if len(data) >= _HEAD_MAX or not data[:7].startswith(b"HTTP/1."[: len(data)]):
+                self._bad(bad_answer(f"it starts with {data[:40]!r}"))
+            return b""
         self._buffer = b""
-        self._answer(exchange, head, timing, data)
-
-    def _interim(self, exchange: Exchange, head: AnswerHead) -> None:
-        """A 1xx: passed on, but for 100, which the proxy gives itself, and to HTTP/1.0, which knows none."""
-        exchange.replayable = False
-        if head.status != 100 and exchange.head.minor:
-            exchange.caller.transport.write(head.opening + b"\r\n\r\n")
-
-    def _answer(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
-        """A final head has come, and `body` after it."""
+        try:
+            head, timing = self._answers.read(block, exchange.head.method, self._lease is None)
+        except TorporError as error:
+            self._bad(error)
+            return b""
+        if head.status < 200:
+            return self._interim(exchange, head, timing, body)
         self._keep = head.keep
         self._outcome = head.outcome
         caller, length = exchange.caller, head.length
@@ -149,8 +134,24 @@ class Replica(asyncio.Protocol):
                 self._spoiled = True
                 body = body[:length]
             caller.transport.write(caller.answer(exchange, head, timing, self._lease, body))
-            self._done()
-            return
+            self._done(exchange)
+        else:
+            self._begin_body(exchange, head, timing, body)
+        return b""
+
+    def _interim(self, exchange: Exchange, head: AnswerHead, timing: bytes, rest: bytes) -> bytes:
+        """A 1xx: passed on, but for 100, which the proxy gives itself, and to HTTP/1.0, which knows none."""
+        if head.status == 101:
+            self._switch(exchange, head, timing, rest)
+            return b""
+        exchange.replayable = False
+        if head.status != 100 and exchange.head.minor:
+            exchange.caller.transport.write(head.opening + b"\r\n\r\n")
+        return rest
+
+    def _begin_body(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
+        """The answer's head has come, and the start of its body."""
+        caller, length = exchange.caller, head.length
         self._state = _BODY
         self._left = length
         self._recode = length < 0 and exchange.head.minor == 1
@@ -174,7 +175,7 @@ class Replica(asyncio.Protocol):
         self._left = left = left - len(data)
         exchange.caller.transport.write(before + data if before else data)
         if not left:
-            self._done()
+            self._done(exchange)
 
     def _read_unmeasured(self, exchange: Exchange, data: bytes, before: bytes) -> None:
         """Body bytes of an answer whose length is not told."""
@@ -198,7 +199,7 @@ class Replica(asyncio.Protocol):
         if wire:
             exchange.caller.transport.write(wire)
         if ended:
-            self._done()
+            self._done(exchange)
 
     def _switch(self, exchange: Exchange, head: AnswerHead, timing: bytes, data: bytes) -> None:
         """101: from here on both ways are raw bytes."""
@@ -214,31 +215,37 @@ class Replica(asyncio.Protocol):
 
     # How an exchange ends.
 
-    def _done(self) -> None:
+    def _done(self, exchange: Exchange) -> None:
         """The answer has come whole."""
-        exchange = self._exchange
-        assert exchange is not None
         self._exchange = None
-        lease = self._lease
         exchange.replica = exchange.lease = None
         exchange.over = True
+        lease = self._lease
+        unsent = self.transport.get_write_buffer_size()  # the rest of a request that its answer did not need
+        if self._keep and exchange.complete and not (self._spoiled or unsent):
+            self._lease = None
+            self._state = _IDLE
+            if self._paused:
+                self.flow()
+            self._pool.put(self)
+            if lease is not None:
+                self._pool.calls.settle(lease, self._outcome)
+        else:
+            self._spent(lease)
+        exchange.caller.finished()
+
+    def _spent(self, lease: Lease | None) -> None:
+        """The connection serves no further exchange."""
         if self._keep or self._spoiled or lease is None:
             self._lease = None
             self._state = _IDLE
-            unsent = self.transport.get_write_buffer_size()  # the rest of a request that its answer did not need
-            if self._keep and not self._spoiled and exchange.complete and not unsent:
-                if self._paused:
-                    self.flow()
-                self._pool.put(self)
-            else:
-                self.transport.abort()
+            self.transport.abort()
             if lease is not None:
                 self._pool.calls.settle(lease, self._outcome)
         else:
             # The method may still run (docs/protocols.md, rule 2): the lease is released at end of file.
             self._state = _FINISHING
             self.flow()
-        exchange.caller.finished()
 
     def _bad(self, error: TorporError) -> None:
         """Not HTTP: the connection is dropped, and with it whatever the replica still says."""

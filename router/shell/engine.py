@@ -52,6 +52,7 @@ class Engine:
         self.catalog = catalog
         self.launcher = launcher
         self.schedule = Schedule(name, memory, turns)
+        self._nothing_before = self.schedule.slots.nothing_before
         self._clock = clock
         self.efforts = Efforts(launcher, plan, self.tell, self.schedule.shelf.templates)
         self._waiting: dict[str, Call] = {}
@@ -128,7 +129,7 @@ class Engine:
 
     def _watch(self) -> None:
         """Has `run` wake earlier if something is due earlier."""
-        if self.schedule.slots.nothing_before() < self._wakes_at:
+        if self._nothing_before() < self._wakes_at:
             at = self.schedule.next_deadline()
             if at is not None and at < self._wakes_at:
                 self._wakes_at = at
