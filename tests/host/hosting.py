@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -54,6 +55,9 @@ class Host:
     def close(self) -> None:
         for replica in self.replicas.values():
             replica.close()
+            if "forked" in replica.told and "exited" not in replica.told:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(replica.pid, signal.SIGKILL)
         self.control.close()
         try:
             self.process.wait(10)

@@ -47,7 +47,7 @@ def test_arrays(pair: Pair) -> None:
 
 
 def test_streams(pair: Pair) -> None:
-    assert "".join(through_client(pair, "wide", lambda client: list(client.count_up(to=3)))) == "0\n1\n2\n"
+    assert through_client(pair, "wide", lambda client: "".join(client.count_up(to=3))) == "0\n1\n2\n"
 
 
 def test_files_in_and_out(pair: Pair, tmp_path: Path) -> None:

@@ -39,6 +39,13 @@ def test_what_is_in_time_is_answered(pair: Pair) -> None:
     assert pair.both(200, "hurried", "POST", "/file", files={"path": PART}).body == b"3"
 
 
+def test_both_ways_to_a_deadline_are_tried_here(pair: Pair) -> None:
+    """The lean lane alone says how long a method took."""
+    lean = pair.send("torpor", "hurried", "POST", "/sleep", json={"seconds": 0})
+    whole = pair.send("torpor", "hurried", "POST", "/file", files={"path": PART})
+    assert ["infer;dur=" in answer.headers["server-timing"] for answer in (lean, whole)] == [True, False]
+
+
 def test_an_answer_that_cannot_be_written_is_500(pair: Pair) -> None:
     """The status is the same; BentoML gives it at its deadline, which is a second here, the lean lane at once."""
     assert pair.call(500, "hurried", "unreachable").body == b"Internal Server Error"

@@ -62,7 +62,7 @@ def test_an_error_of_a_service_inside_is_the_outer_ones(pair: Pair) -> None:
 
 def test_a_service_that_is_not_ready_yet_gets_no_call(pair: Pair) -> None:
     """It says so for its first half second."""
-    pair.client.sleep("narrow")
+    pair.client.sleep("narrow", force=True)
     answer = pair.send("torpor", "narrow", "POST", "/four_times", json={"a": 1})
     assert (answer.status_code, answer.headers["x-torpor-cold-start"]) == (200, "true")
     phases = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
@@ -73,7 +73,7 @@ def test_deployment_hooks_run_once_and_shutdown_hooks_at_each_end(pair: Pair, tm
     for service in ("hurried", "narrow"):
         pair.client.wake(service)
         before = told(pair.witness("torpor", service))
-        pair.client.sleep(service)
+        pair.client.sleep(service, force=True)
         pair.client.wake(service)
         after = told(pair.witness("torpor", service))
         ended = ["async shutdown", "shutdown"] if service == "hurried" else ["inner shutdown"]

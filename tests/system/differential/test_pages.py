@@ -56,7 +56,7 @@ def test_health_is_under_a_services_prefix_and_its_schema_is_not(pair: Pair) -> 
 def test_no_read_wakes_a_replica_and_a_sleeping_endpoint_is_healthy(pair: Pair) -> None:
     """The difference that is meant: these are answered from what is known, also when nothing runs."""
     for service, prefix in (("hurried", "/v9"), ("narrow", "")):
-        pair.client.sleep(service)
+        pair.client.sleep(service, force=True)
         for path in (f"{prefix}/livez", f"{prefix}/healthz", f"{prefix}/readyz", f"{prefix}/metrics", "/schema.json"):
             assert pair.http.get(pair.sides["torpor"][service] + path).status_code == 200, path
         assert pair.client.get(service)["state"] == "asleep"

@@ -50,7 +50,7 @@ def ended(pair: Pair, ids: dict[str, str], task: str) -> Any:
 
 
 def test_a_task_is_submitted_completed_fetched_and_retried(pair: Pair) -> None:
-    ids = submit(pair, "long", {"seconds": 0.3})
+    ids = submit(pair, "long", {"seconds": 0.6})
     early = ask(pair, ids, "GET", "/long/get")
     assert [answer.status_code for answer in early] == [400, 400]
     assert [answer.json()["error"].replace(ids[side], "...") for side, answer in zip(ids, early, strict=True)] == [
@@ -103,6 +103,6 @@ def test_what_names_no_task_is_refused_alike(pair: Pair, status: int, method: st
 
 
 def test_a_running_task_is_not_cancelled_by_either(pair: Pair) -> None:
-    ids = submit(pair, "long", {"seconds": 0.3})
+    ids = submit(pair, "long", {"seconds": 0.8})
     assert "not supported" in same(*ask(pair, ids, "PUT", "/long/cancel"), 400)["error"]
     assert ended(pair, ids, "long") == "canceled"
