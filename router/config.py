@@ -55,6 +55,7 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
         None,
     ),
+    "memory_limit": ("bytes of one replica, as measured; above it, it is replaced; 0: any number", 0, 1 << 50),
     "threads": ("intra-op threads of a replica, at most the cores divided by max_replicas", 1, 256),
 }
 

@@ -89,7 +89,7 @@ class Note:
     """Something its owner would want to read in the endpoint's history."""
 
     endpoint: str
-    kind: str  # woke, start_failed, slept, died, evicted
+    kind: str  # woke, start_failed, slept, died, evicted, too_large
     text: str
 
 

@@ -28,6 +28,7 @@ class Why(StrEnum):
     REMOVED = "the endpoint was removed"
     SHUTDOWN = "the router ends"
     ROOM = "its memory is needed"
+    TOO_LARGE = "it takes more memory than it may"
 
 
 @dataclass(slots=True)

@@ -41,6 +41,10 @@ def too_large(line: Line, platform: int, limit: int) -> NoRoom:
     )
 
 
+def above_limit(size: int, limit: int) -> str:
+    return f"it took {mib(size)}, more than its memory_limit of {mib(limit)}"
+
+
 def no_room(line: Line, waited: float, now: float) -> NoRoom:
     return NoRoom(
         f"the call waited {waited:.1f} s for memory: what is busy takes all that endpoints may have\n"

@@ -9,6 +9,9 @@ A turn is four loads, but one second at least: models that do not fit together a
 with about a fifth of the time spent loading, and none waits much longer than a turn and a load for its first call. An
 idle replica goes before its turn is over once it has been idle as long as its own wake takes: to have kept it for
 the call that may come next costs then as much as the wake would (the break-even rule of the ski rental problem).
+
+A replica that is measured above its own `memory_limit` has a leak, or is larger than its owner thought: it takes no new
+calls, ends what it runs within `drain_within`, and the next calls have another one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING
 from router.core import events as ev
 from router.core.effects import Note
 from router.core.line import Line, Replica, Why
-from router.core.refusals import too_large
+from router.core.refusals import above_limit, too_large
 from torpor.wire import State
 
 if TYPE_CHECKING:
@@ -94,17 +97,32 @@ class Room:
 
     def measured(self, e: ev.Measured, now: float) -> None:
         self.platform = e.platform
-        for replica in self._s.replicas.values():
+        for replica in list(self._s.replicas.values()):
             if (size := e.by_id.get(replica.id)) is not None:
                 replica.memory = size
-                line = self._s.lines.get(replica.endpoint)
-                if line is not None and replica.revision == line.revision:
-                    line.memory = max(line.memory, size)
+                line = self._s.lines[replica.endpoint]
+                limit = replica.settings.memory_limit
+                if replica.revision == line.revision:  # the next one is not taken to leak from its start on
+                    line.memory = max(line.memory, min(size, limit or size))
+                if 0 < limit < size:
+                    self._replace(line, replica, now)
         for template in self._s.shelf.templates.values():
             template.memory = e.by_id.get(template.id, template.memory)
         if self.limit is not None and not self.hungry:
             lack = self._drop_templates(self.used() - self.limit - self._going(), None)
             self._send_away(lack, [r for r in self._ready(None) if not r.busy], now)
+
+    def _replace(self, line: Line, replica: Replica, now: float) -> None:
+        """1 one that starts has failed, 2 a trial that is ready is judged by its deploy, 3 what serves is drained."""
+        why = above_limit(replica.memory, replica.settings.memory_limit)
+        if replica.state is State.STARTING:  # 1
+            return self._s.failed(ev.Failed(replica.id, why), now)
+        serves = replica.state is State.READY or (replica.state is State.DRAINING and replica.why is Why.IDLE)
+        if replica.trial or not serves:  # 2
+            return None
+        self._s.emit(Note(line.name, "too_large", f"replica {replica.id} is replaced: {why}"))  # 3
+        self._s.drain(line, replica, Why.TOO_LARGE, now)
+        return self._s.start_if_short(line, now)
 
     def _charge(self, replica: Replica) -> int:
         line = self._s.lines.get(replica.endpoint)

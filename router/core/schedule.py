@@ -66,7 +66,7 @@ class Schedule:
             ev.CallerLeft: self._caller_left,
             ev.Settled: self._settled,
             ev.Ready: self._ready,
-            ev.Failed: self._failed,
+            ev.Failed: self.failed,
             ev.Busy: self._busy,
             ev.Exited: self._exited,
             ev.Kept: self.shelf.kept,
@@ -181,7 +181,7 @@ class Schedule:
         self._serve(line, replica, now)
         self._rest(replica, now)
 
-    def _failed(self, e: ev.Failed, now: float) -> None:
+    def failed(self, e: ev.Failed, now: float) -> None:
         replica = self.replicas[e.replica]
         if replica.state is State.STOPPING:
             return

@@ -22,4 +22,5 @@ class Settings:
     scale_window: float = 60.0  # replicas go by the most that was needed in this time
     sleep: str = "auto"  # deep: no process; template: a loaded process to fork from; auto: that, while memory allows
     threads: int = 1  # intra-op threads of one replica, at most its share of the cores
+    memory_limit: int = 0  # bytes that one replica may take, by measurement; 0: no limit
     port: int | None = None  # the endpoint's own port

@@ -55,4 +55,4 @@ class Shelf:
             line.template = None
         if e.reason is not None:
             line.no_template = e.reason
-            self._s.emit(Note(line.name, "no_template", e.reason))
+            self._s.emit(Note(line.name, "no_template", f"it keeps no template, and sleeps deep: {e.reason}"))

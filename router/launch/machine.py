@@ -34,9 +34,37 @@ def share(threads: int, replicas: int) -> int:
 
 
 def memory(pid: int | None) -> int | None:
-    """A process's proportional set size in bytes (proc(5), smaps_rollup), None when it is gone."""
-    if pid is None:
+    """Bytes that a process and the children of its own session take, None when it is gone.
+
+    What a fork-server or a template forks leads a session of its own, and is measured by itself.
+    """
+    size = own_memory(pid) if pid is not None else None
+    if pid is None or size is None:
         return None
+    return size + sum(memory(child) or 0 for child in children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """A process's children that are in its session (proc(5), task/TID/children), none when it is gone."""
+    found: list[int] = []
+    try:
+        session = os.getsid(pid)
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    except OSError:  # gone meanwhile, or a thread of it
+        return []
+    return [child for child in found if in_session(child, session)]
+
+
+def in_session(pid: int, session: int) -> bool:
+    try:
+        return os.getsid(pid) == session
+    except ProcessLookupError:
+        return False
+
+
+def own_memory(pid: int) -> int | None:
+    """A process's proportional set size in bytes (proc(5), smaps_rollup), None when it is gone."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import anyio
 
 from router.core.catalog import Catalog, Learned, Registered
+from router.core.refusals import above_limit
 from router.core.settings import Settings
 from router.shell.engine import Engine
 from router.shell.plan import Plan
@@ -126,6 +127,7 @@ class Deploys:
             plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
             learned = await self._try(plan, request.settings)  # 3
             try:
+                fits(learned.memory, request.settings.memory_limit)
                 await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
                 await self._commit(self._entry(request, revision, learned, before), before)
             except BaseException:
@@ -226,6 +228,14 @@ class Deploys:
 
 def phase(name: str, detail: str) -> dict[str, Any]:
     return {"event": "phase", "phase": name, "detail": detail}
+
+
+def fits(memory: int, limit: int) -> None:
+    """Raises BadRequest where a replica took more than it may as soon as it was ready."""
+    if 0 < limit < memory:
+        raise BadRequest(
+            f"a replica cannot be kept: {above_limit(memory, limit)}\nraise memory_limit, or deploy a smaller model"
+        )
 
 
 def shortened(requirements: tuple[str, ...]) -> str:

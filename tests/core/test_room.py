@@ -7,7 +7,8 @@ from typing import Any
 
 from router.core import events as ev
 from router.core.effects import Note, Refuse
-from tests.core.play import Play, dropped, grants, kept, only, refusals, starts, stops
+from router.core.settings import Settings
+from tests.core.play import Play, dropped, grants, kept, only, refusals, starts, stops, verdicts
 from tests.core.simulate import Load, Seen, Simulation
 
 MB = 1 << 20
@@ -127,6 +128,58 @@ def test_what_grows_beyond_the_limit_sends_the_idle_away_and_leaves_the_busy() -
     effects = play.tell(ev.Measured({awake["a"]: 100 * MB, awake["b"]: 400 * MB}))
     assert stops(effects) == [awake["a"]]
     assert [note.kind for note in only(Note, effects)] == ["evicted"]
+
+
+def test_a_replica_above_its_own_limit_ends_its_calls_and_the_next_call_has_another_one() -> None:
+    play = Play()
+    play.deployed(memory_limit=100 * MB, drain_within=5)
+    leaks = play.awake()
+    assert grants(play.want("running")) == ["running"]
+    assert play.tell(ev.Measured({leaks: 100 * MB})) == []
+    effects = play.tell(ev.Measured({leaks: 101 * MB}))
+    [note] = only(Note, effects)
+    assert (note.kind, stops(effects), play.state(leaks)) == ("too_large", [], "draining")
+    assert "101 MiB, more than its memory_limit of 100 MiB" in note.text
+    [fresh] = starts(play.want("next"))
+    assert grants(play.tell(ev.Ready(fresh))) == ["next"]
+    assert play.tell(ev.Measured({leaks: 200 * MB, fresh: 50 * MB})) == []
+    assert stops(play.later(5)) == [leaks]  # it leaks on: drain_within bounds it
+    assert play.schedule.lines["e"].memory == 100 * MB, "the next start is not taken to need what was leaked"
+
+
+def test_an_idle_replica_above_its_own_limit_goes_at_once_and_one_on_its_way_to_sleep_is_not_taken_back() -> None:
+    play = Play()
+    play.deployed(memory_limit=100 * MB, sleep="deep")
+    idle = play.awake()
+    assert stops(play.tell(ev.Measured({idle: 101 * MB}))) == [idle]
+    play.tell(ev.Exited(idle, 0))
+    second = play.awake()
+    play.want("running")
+    play.tell(ev.Slept("e", force=True))
+    play.tell(ev.Measured({second: 101 * MB}))
+    assert len(starts(play.want("next"))) == 1
+
+
+def test_one_that_is_above_its_own_limit_before_it_is_ready_could_not_start() -> None:
+    play = Play()
+    play.deployed(memory_limit=100 * MB)
+    [starting] = starts(play.want("call"))
+    effects = play.tell(ev.Measured({starting: 101 * MB}))
+    assert (refusals(effects), stops(effects)) == ({"call": "start_failed"}, [starting])
+    play.tell(ev.Exited(starting, -15))
+    assert refusals(play.want("again")) == {"again": "start_failed"}  # put off: no loop of starts
+
+
+def test_a_trial_above_its_own_limit_is_disproved_while_it_starts_and_left_to_its_deploy_once_it_is_ready() -> None:
+    play = Play()
+    play.tell(ev.Tried("e", 1, Settings(memory_limit=100 * MB)))
+    [starting] = play.schedule.replicas
+    assert verdicts(play.tell(ev.Measured({starting: 101 * MB}))) == ["Disproved"]
+    play.tell(ev.Exited(starting, -15))
+    play.tell(ev.Tried("e", 2, Settings(memory_limit=100 * MB)))
+    [ready] = play.schedule.replicas
+    assert verdicts(play.tell(ev.Ready(ready))) == ["Proved"]
+    assert play.tell(ev.Measured({ready: 101 * MB})) == []
 
 
 def test_what_is_on_its_way_out_is_not_sent_away_twice() -> None:

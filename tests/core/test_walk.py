@@ -141,7 +141,7 @@ class World:
                 self.tell(ev.Removed(name))
             case 13 if self.running | self.templates:
                 alive = sorted(self.running) + sorted(self.templates)
-                self.tell(ev.Measured({each: SIZE // (1 + 4 * (each in self.templates)) for each in alive}, 10))
+                self.tell(ev.Measured({each: self.size(each) for each in alive}, 10))
             case 14 if making := sorted(self.templates - self.loaded):
                 template = rng.choice(making)
                 self.loaded.add(template)
@@ -152,6 +152,9 @@ class World:
                 self.tell(ev.Unkept(template, rng.choice((None, None, "it holds a socket"))))
             case _:
                 self.tell(ev.Tick())
+
+    def size(self, name: str) -> int:
+        return SIZE // 5 if name in self.templates else SIZE * self.rng.choice((1, 1, 1, 3))
 
     def deploy(self, name: str) -> None:
         settings = Settings(
@@ -164,6 +167,7 @@ class World:
             min_replicas=self.rng.choice((0, 0, 0, 1)),
             sleep=self.rng.choice(("auto", "deep", "template")),
             scale_window=self.rng.choice((1.0, 20.0)),
+            memory_limit=self.rng.choice((0, 0, 2 * SIZE)),
         )
         self.serial += 1
         if name in self.proved:
