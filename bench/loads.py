@@ -59,12 +59,14 @@ class Streamed:
     reads: float
 
 
-def full(side: Side, wrk: str, folder: Path, cores: Cores, seconds: float, *, alike: bool) -> Full:
-    """Keeps each connection busy. `alike`: every request is the same; else each has a trace id of its own."""
+def full(side: Side, wrk: str, folder: Path, cores: Cores, *, alike: bool) -> Full:
+    """Keeps each connection busy for a second: wrk knows no shorter time, and short loads compare best.
+
+    `alike`: every request is the same; else each has a trace id of its own.
+    """
     script = folder / ("alike.lua" if alike else "different.lua")
     script.write_text((_ALIKE + ("" if alike else _DIFFERENT)) % BODY)
-    whole = max(1, round(seconds))  # wrk counts whole seconds
-    command = ["taskset", "-c", str(cores.others), wrk, "-t1", f"-c{CONNECTIONS}", f"-d{whole}s", "-s", str(script)]
+    command = ["taskset", "-c", str(cores.others), wrk, "-t1", f"-c{CONNECTIONS}", "-d1s", "-s", str(script)]
     url = f"http://127.0.0.1:{side.port}{side.prefix}/{PLAIN}/predict"
     before = side.cpu()
     said = subprocess.run([*command, url], check=True, capture_output=True, text=True, env=libraries()).stdout

@@ -21,7 +21,6 @@ from bench.table import Row
 RATE_GOAL = 0.8  # of nginx's rate
 ADDED_GOAL = 1 / 1.5  # nginx's added time by ours
 EVENT_WITHIN = 0.35e-3  # seconds
-_WARM_UP = 1.0  # seconds of a full load before anything counts
 _SLICE = 0.25  # seconds of the steady load before it is another's turn: what else the machine does hits all alike
 
 
@@ -64,14 +63,15 @@ def measure(
     got = {side.name: Measured() for side in ways}
     proxies = ways[:2]
     for side in proxies:
-        full(side, wrk, folder, cores, _WARM_UP, alike=True)
+        full(side, wrk, folder, cores, alike=True)  # before anything counts
     for turn in range(options.rounds):
         print(f"round {turn + 1} of {options.rounds}", file=sys.stderr)
         pair = proxies if turn % 2 == 0 else proxies[::-1]  # neither is always the one that finds the machine warm
-        for alike in (True, False):
-            for side in pair:
-                load = full(side, wrk, folder, cores, options.seconds, alike=alike)
-                (got[side.name].alike if alike else got[side.name].different).append(load)
+        for _ in range(max(1, round(options.seconds))):
+            for alike in (True, False):
+                for side in pair:
+                    load = full(side, wrk, folder, cores, alike=alike)
+                    (got[side.name].alike if alike else got[side.name].different).append(load)
         for _ in range(max(1, round(options.seconds / _SLICE))):
             for side in (*pair, *ways[2:]):
                 got[side.name].steady += steady(side, _SLICE)
@@ -105,7 +105,7 @@ def event_rows(ours: list[Streamed], theirs: list[Streamed]) -> list[Row]:
     for name, what in (("CPU", "cpu"), ("p50 until received", "took")):
         mine, peer = (statistics.median(getattr(load, what) for load in loads) for loads in (ours, theirs))
         title = f"SSE chunk: {name}, at most {micros(EVENT_WITHIN)}"
-        other = f"ratio: of the bound to torpor's; {apart:.0%} of the chunks read alone"
+        other = f"ratio: {micros(EVENT_WITHIN)} to torpor's; {apart:.0%} read alone"
         rows.append(Row.of(title, micros(mine), micros(peer), EVENT_WITHIN / mine, 1.0, other))
     return rows
 
@@ -121,6 +121,7 @@ def setting(options: argparse.Namespace, found: dict[str, str]) -> dict[str, Any
         "rounds": options.rounds,
         "seconds a load": options.seconds,
         "bodies": f"{BODY} bytes both ways",
+        "headers": "both add X-Forwarded-For, -Proto, -Host and X-Request-Id",
         "streams": f"{STREAMS}, {EVENT_RATE} chunks/s in all",
         "cores": "the proxy on one, upstream and callers on another",
     }

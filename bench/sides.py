@@ -60,6 +60,11 @@ _PROXY = """
         proxy_http_version 1.1;
         proxy_set_header Host $http_host;
         proxy_set_header Connection "";
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_set_header X-Forwarded-Host $http_host;
+        proxy_set_header X-Request-Id $request_id;
+        add_header X-Request-Id $request_id;
         location /endpoints/plain/ {{ proxy_pass http://plain/; }}
         location /endpoints/events/ {{ proxy_pass http://events/; proxy_buffering off; }}
     }}
