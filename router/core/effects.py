@@ -86,11 +86,18 @@ class Asleep:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something its owner would want to read in the endpoint's history."""
+    """A transition of an endpoint, its replica or its template: for the log, the counts, the endpoint's history.
+
+    starting  tried (ready, on trial)  woke (ready)  start_failed  slept  evicted  too_large  died  ended
+    kept, dropped, lost (a template)  no_template
+    """
 
     endpoint: str
-    kind: str  # woke, start_failed, slept, died, evicted, too_large
+    kind: str
     text: str
+    replica: str | None = None  # or template
+    seconds: float | None = None  # of a start, of idleness, of a life
+    phases: dict[str, float] | None = None  # of a start, seconds
 
 
 Effect = Start | Stop | Keep | Drop | Grant | Refuse | Proved | Disproved | Asleep | Note

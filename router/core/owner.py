@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.core import events as ev
-from router.core.effects import Asleep
+from router.core.effects import Asleep, Note
 from router.core.line import Line, Why
 from router.core.refusals import put_to_sleep, shutting_down, unknown
 from router.core.scale import Window
@@ -67,7 +67,7 @@ class Owner:
             raise unknown(e.endpoint)
         line.removed = True
         self._s.refuse_parked(line, unknown(e.endpoint))
-        self._s.shelf.drop(line)
+        self._s.shelf.drop(line, Why.REMOVED)
         for replica in list(line.replicas.values()):
             self._s.retire(line, replica, Why.REMOVED, now)
         if line.asleep():
@@ -88,6 +88,7 @@ class Owner:
             )
         self._s.refuse_parked(line, put_to_sleep(e.endpoint))
         for replica in list(line.current(State.STARTING, State.READY)):
+            self._s.emit(Note(line.name, "slept", f"replica {replica.id} was sent to sleep", replica.id))
             self._s.retire(line, replica, Why.IDLE, now)
         self._s.shelf.keep(line, now)
         if line.asleep():
@@ -98,7 +99,7 @@ class Owner:
         self._s.closing = True
         for line in list(self._s.lines.values()):
             self._s.refuse_parked(line, shutting_down())
-            self._s.shelf.drop(line)
+            self._s.shelf.drop(line, Why.SHUTDOWN)
             for replica in list(line.replicas.values()):
                 self._s.retire(line, replica, Why.SHUTDOWN, now)
 

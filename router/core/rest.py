@@ -36,7 +36,8 @@ class Rest:
             return self._s.due("idle", replica.id, now + max(1.0, replica.settings.idle_after))
         if others > 0 and not self._surplus(line, now):  # 3
             return self._s.due("idle", replica.id, now + line.settings.scale_window / BUCKETS)
-        self._s.emit(Note(line.name, "slept", f"idle for {now - replica.last_finish:.0f} s"))  # 4
+        idle = now - replica.last_finish
+        self._s.emit(Note(line.name, "slept", f"replica {replica.id} was idle for {idle:.0f} s", replica.id, idle))  # 4
         self._s.drain(line, replica, Why.IDLE, now)
         if others == 0:
             self._s.shelf.keep(line, now)
@@ -58,6 +59,8 @@ class Rest:
         """Lets the least loaded replica go where more are there than needed; looks again while there are several."""
         ready = list(line.current(State.READY))
         if len(ready) > 1 and self._surplus(line, now):
-            self._s.drain(line, min(reversed(ready), key=lambda r: r.in_flight), Why.IDLE, now)
+            least = min(reversed(ready), key=lambda r: r.in_flight)
+            self._s.emit(Note(line.name, "slept", f"replica {least.id} is one more than is needed", least.id))
+            self._s.drain(line, least, Why.IDLE, now)
         if line.alive() > 1:
             self._s.due("scale", line.name, now + line.settings.scale_window / BUCKETS)

@@ -120,7 +120,7 @@ class Room:
         serves = replica.state is State.READY or (replica.state is State.DRAINING and replica.why is Why.IDLE)
         if replica.trial or not serves:  # 2
             return None
-        self._s.emit(Note(line.name, "too_large", f"replica {replica.id} is replaced: {why}"))  # 3
+        self._s.emit(Note(line.name, "too_large", f"replica {replica.id} is replaced: {why}", replica.id))  # 3
         self._s.drain(line, replica, Why.TOO_LARGE, now)
         return self._s.start_if_short(line, now)
 
@@ -168,7 +168,7 @@ class Room:
                 break
             if template.kept:
                 lack -= template.memory
-                self._s.shelf.drop(self._s.lines[template.endpoint])
+                self._s.shelf.drop(self._s.lines[template.endpoint], "its memory is needed")
                 self.evictions += 1
         return lack
 
@@ -180,7 +180,8 @@ class Room:
             lack -= self._charge(replica)
             self.evictions += 1
             why = "its turn is over" if replica.busy else "it was idle"
-            self._s.emit(Note(replica.endpoint, "evicted", f"replica {replica.id} goes for lack of memory: {why}"))
+            text = f"replica {replica.id} goes for lack of memory: {why}"
+            self._s.emit(Note(replica.endpoint, "evicted", text, replica.id, now - replica.ready_at))
             self._s.drain(self._s.lines[replica.endpoint], replica, Why.ROOM, now)
         return lack
 

@@ -172,12 +172,15 @@ class Schedule:
         replica.phases = e.phases
         replica.ready_at = replica.last_finish = now
         line.starts.append(now - replica.started_at)
+        took = now - replica.started_at
+        ready = f"replica {replica.id} was ready after {took:.3f} s"
         if replica.trial:
+            self.emit(Note(line.name, "tried", f"{ready}, on trial", replica.id, took, e.phases))
             self.emit(Proved(line.name, replica.revision, replica.id))
             return
         line.failures, line.error = 0, None
         line.cold_starts += 1
-        self.emit(Note(line.name, "woke", f"replica {replica.id} was ready after {now - replica.started_at:.3f} s"))
+        self.emit(Note(line.name, "woke", ready, replica.id, took, e.phases))
         self._serve(line, replica, now)
         self._rest(replica, now)
 
@@ -200,8 +203,10 @@ class Schedule:
             self._deadlines.clear((kind, replica.id))
         if before is State.STARTING:
             self._start_ended(replica, start_failed(replica, f"it {ending(e.status)}", e.log), now)
-        elif before is not State.STOPPING:
-            self.emit(Note(line.name, "died", f"replica {replica.id} {ending(e.status)}"))
+        elif before is State.STOPPING:
+            self._note_life(replica, "ended", f"has ended ({replica.why or 'it could not start'})", now)
+        else:
+            self._note_life(replica, "died", ending(e.status), now)
             if replica.trial:
                 self._disprove(line, replica, start_failed(replica, f"it {ending(e.status)} after its start", e.log))
         self._forget(line, replica)
@@ -213,7 +218,7 @@ class Schedule:
     def _start_ended(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:
         """A start did not lead to a replica. The parked are refused unless another replica will serve them: law 5."""
         line = self.lines[replica.endpoint]
-        self.emit(Note(line.name, "start_failed", error.message))
+        self.emit(Note(line.name, "start_failed", error.message, replica.id, now - replica.started_at))
         if replica.trial:
             return self._disprove(line, replica, error)
         if replica.revision != line.revision or line.removed:
@@ -250,6 +255,8 @@ class Schedule:
         self._deadlines.set(("start", replica.id), now + settings.start_within)
         if settings.max_replicas > 1:
             self.due("scale", line.name, now + settings.scale_window / BUCKETS)
+        by = f" from the template {replica.template}" if replica.template else ""
+        self.emit(Note(line.name, "starting", f"replica {replica.id} starts{by}", replica.id))
         self.emit(Start(replica.id, line.name, revision, replica.template))
 
     def _stop(self, replica: Replica) -> None:
@@ -343,6 +350,11 @@ class Schedule:
         self._refuse(call, error)
 
     # Small steps
+
+    def _note_life(self, replica: Replica, kind: str, what: str, now: float) -> None:
+        life = now - replica.started_at
+        text = f"replica {replica.id} {what}, {life:.1f} s after it was started"
+        self.emit(Note(replica.endpoint, kind, text, replica.id, life))
 
     def _grant(self, call: str, replica: Replica, cold: bool, parked: float) -> None:
         replica.in_flight += 1  # law 1: chosen and reserved in this step

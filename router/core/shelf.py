@@ -35,16 +35,20 @@ class Shelf:
         line.template = self.templates[template.id] = template
         self._s.emit(Keep(template.id, line.name, line.revision))
 
-    def drop(self, line: Line) -> None:
+    def drop(self, line: Line, why: str = "its revision is not live any more") -> None:
         """Gives the endpoint's template up; its memory is there once Unkept has come."""
-        if line.template is not None and not line.template.ending:
-            line.template.ending = True
-            self._s.emit(Drop(line.template.id))
-        line.template = None
+        template, line.template = line.template, None
+        if template is not None and not template.ending:
+            template.ending = True
+            self._s.emit(Note(line.name, "dropped", f"template {template.id} goes: {why}", template.id))
+            self._s.emit(Drop(template.id))
 
     def kept(self, e: ev.Kept, now: float) -> None:
         template = self.templates[e.template]
         template.kept, template.memory = True, e.memory
+        took = now - template.used_at
+        text = f"template {template.id} is kept: loaded in {took:.3f} s"
+        self._s.emit(Note(template.endpoint, "kept", text, template.id, took))
 
     def unkept(self, e: ev.Unkept, now: float) -> None:
         template = self.templates.pop(e.template)
@@ -53,6 +57,10 @@ class Shelf:
             return
         if line.template is template:
             line.template = None
+            if e.reason is None:
+                self._s.emit(Note(line.name, "lost", f"template {template.id} died", template.id))
         if e.reason is not None:
             line.no_template = e.reason
-            self._s.emit(Note(line.name, "no_template", f"it keeps no template, and sleeps deep: {e.reason}"))
+            self._s.emit(
+                Note(line.name, "no_template", f"it keeps no template, and sleeps deep: {e.reason}", template.id)
+            )

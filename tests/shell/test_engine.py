@@ -28,7 +28,7 @@ def test_an_endpoint_sleeps_after_300_idle_seconds_and_not_before() -> None:
         assert stage.states() == ["ready"]
         await anyio.sleep(0.2)
         assert (stage.states(), stage.launcher.stopped) == ([], [(replica, 10.0)])
-        assert [note.kind for note in stage.notes] == ["woke", "slept"]
+        assert [note.kind for note in stage.notes] == ["starting", "woke", "slept", "kept", "ended"]
 
     play(scenario)
 
@@ -174,7 +174,7 @@ def test_a_replica_that_dies_in_mid_call_is_replaced_and_its_call_replayed_ahead
         assert later.waits
         call.settle()
         assert later.lease is not None
-        assert [note.kind for note in stage.notes] == ["woke", "died", "woke"]
+        assert [note.kind for note in stage.notes] == ["starting", "woke", "died", "starting", "woke"]
 
     play(scenario)
 
