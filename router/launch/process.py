@@ -24,7 +24,7 @@ from router.launch.template import Template
 from router.shell.plan import Plan
 
 BACKLOG = 1024
-SHOWN = 20  # log lines that travel with a failed start
+SHOWN = 40  # log lines that travel with a failed start: the whole stack of one that a signal killed
 FORK_WITHIN = ANSWER_WITHIN + 30.0  # seconds; what the fork-server imports for others comes first
 
 

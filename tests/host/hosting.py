@@ -43,6 +43,7 @@ class Host:
         self.control.settimeout(WITHIN)
         command = [sys.executable, "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
         env = {**os.environ, "PYTHONPATH": str(self.importable), "BENTOCLOUD_DEPLOYMENT_URL": "http://elsewhere"}
+        env.pop("PYTHONUNBUFFERED", None)  # it would hide what replicas keep back
         with theirs, (folder / "forkserver.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=env, pass_fds=(theirs.fileno(),), stdout=log, stderr=log, start_new_session=True

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.host.hosting import Gate, Host, Replica
@@ -22,6 +23,7 @@ INSIDE = HEAD + (
 BROKEN = (
     HEAD + "@bentoml.service\nclass Subject:\n    def __init__(self) -> None:\n        print('before')\n        1 / 0\n"
 )
+ENDS = BROKEN.replace("import bentoml", "import sys, bentoml")
 NOT_READY = HEAD + "@bentoml.service\nclass Subject:\n    def __is_ready__(self) -> bool:\n        return False\n"
 
 
@@ -82,6 +84,8 @@ def test_a_replica_has_its_own_environment_folder_and_metrics(patient: Replica, 
         ("Subject", INSIDE, "the environment variables TOKEN are required and not set"),
         ("Subject", COMMAND, "service:Subject starts a command of its own, which a replica does not run"),
         ("Subject", BROKEN, "ZeroDivisionError: division by zero"),
+        ("Subject", ENDS.replace("1 / 0", "sys.exit('no GPU here')"), "no GPU here"),
+        ("Subject", ENDS.replace("1 / 0", "sys.exit(0)"), "it called sys.exit(0)"),
         ("", HEAD, "No service found in the module 'service'"),
         ("", TWO, 'Multiple `bentoml.Service` instances found in module "service", use "service:<svc_variable_name>"'),
     ],
@@ -97,6 +101,31 @@ def test_what_cannot_be_served_is_one_sentence_with_the_log(host: Host, target: 
     log = replica.log.read_text()
     assert "Traceback" in log
     assert said["log"] == log.splitlines()[-20:]
+
+
+def test_what_a_killed_replica_printed_is_in_its_log(host: Host) -> None:
+    source = SERVICE.replace(
+        "pass",
+        "def __init__(self) -> None:\n        print('made')\n\n    @bentoml.api\n    def die(self) -> None:\n"
+        "        import os\n        print('about to die')\n        os.kill(os.getpid(), 9)",
+    )
+    replica = host.fork("Subject", source)
+    replica.ready()
+    assert "made\n" in replica.log.read_text()
+    with pytest.raises(httpx.HTTPError):
+        replica.call("die")
+    assert replica.exited() == -signal.SIGKILL
+    assert replica.log.read_text().endswith("about to die\n")
+
+
+def test_a_shutdown_hook_that_raises_is_not_told_as_a_start_that_failed(host: Host) -> None:
+    source = SERVICE.replace("pass", "@bentoml.on_shutdown\n    def leave(self) -> None:\n        1 / 0")
+    replica = host.fork("Subject", source)
+    replica.ready()
+    replica.terminate()
+    assert replica.exited() == 1
+    assert replica.hear() == {}
+    assert "ZeroDivisionError" in replica.log.read_text()
 
 
 def test_a_missing_module_is_named(host: Host) -> None:
@@ -181,6 +210,9 @@ def test_a_service_killed_by_itself_says_so_by_its_end(host: Host) -> None:
     replica = host.fork("Subject", source)
     assert replica.hear() == {}
     assert replica.exited() == -signal.SIGSEGV
+    log = replica.log.read_text()
+    assert "Fatal Python error: Segmentation fault" in log
+    assert ", line 7 in __init__\n" in log
 
 
 def test_a_bento_with_arguments_is_loaded_with_them(host: Host) -> None:

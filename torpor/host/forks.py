@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from typing import Any, NoReturn
 
 PACKET = 1 << 20  # bytes
@@ -82,6 +83,8 @@ class Forks:
             self._control.close()
             self._children = {}
             status = self.become(spec, descriptors, asked)
+        except BaseException:  # the edge of the process
+            traceback.print_exc()
         finally:
             # Not sys.exit: what the parent registered to run at its own end is not ours to run.
             sys.stdout.flush()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import functools
+import io
 import json
 import os
 import signal
@@ -51,6 +53,7 @@ class Replica:
         self._phases: dict[str, float] = {"fork": time.monotonic() - asked}
         self._mark = time.monotonic()
         self._stopping: asyncio.Event | None = None
+        self._was_ready = False
 
     def run(self, made: Factory | None = None) -> int:
         """Serves until the router ends it. 0 after a drained stop, 1 when it could not start.
@@ -74,9 +77,10 @@ class Replica:
             open_task_store(service)
             self._phase("import")
             uvloop.run(self._serve(Factory(service), before))
-        except Exception as error:  # the edge of the process: whatever the service raised is its start's failure
+        except (Exception, SystemExit) as error:  # the edge of the process: what the service raised ends its start
             traceback.print_exc()
-            self._failed(error)
+            if not self._was_ready:
+                self._failed(error)
             return 1
         return 0
 
@@ -126,6 +130,7 @@ class Replica:
 
     def _ready(self, factory: Factory, before: set[str]) -> None:
         spec, service = self._spec, factory.service
+        self._was_ready = True
         self._say(
             ev="ready",
             phases=self._phases,
@@ -135,12 +140,10 @@ class Replica:
             in_flight_limit=factory.in_flight_limit,
         )
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception | SystemExit) -> None:
         sys.stderr.flush()
-        said = str(error) or "no message"
-        sentence = said if isinstance(error, Unservable) else f"{type(error).__name__}: {said}"
         log = Path("/proc/self/fd/2").resolve()
-        self._say(ev="failed", error=sentence.splitlines()[0], log=last_lines(log), code="start_failed")
+        self._say(ev="failed", error=sentence(error), log=last_lines(log), code="start_failed")
 
     def _busy(self, tasks: int) -> None:
         self._say(ev="busy", tasks=tasks)
@@ -169,11 +172,26 @@ async def drained(state: ServerState) -> None:
         await asyncio.wait(tuple(state.tasks))
 
 
+def sentence(error: Exception | SystemExit) -> str:
+    """Why a service could not be started, on one line."""
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):
+        return f"it called sys.exit({'' if error.code is None else error.code})"
+    said = (str(error).strip() or "no message").splitlines()[0]
+    return said if isinstance(error, (Unservable, SystemExit)) else f"{type(error).__name__}: {said}"
+
+
 def take_log(log: int) -> None:
-    """What the process prints goes to its log; it reads nothing."""
+    """What the process prints goes to its log, line by line, and so does its stack if a signal kills it.
+
+    It reads nothing.
+    """
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # to a file it would keep 8 KiB back, and lose them when it is killed
+            stream.reconfigure(line_buffering=True)
+    faulthandler.enable()
     quiet = os.open(os.devnull, os.O_RDONLY)
     os.dup2(quiet, 0)
     os.close(quiet)

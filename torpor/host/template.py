@@ -19,7 +19,7 @@ from typing import Any
 from torpor.host.factory import Factory
 from torpor.host.forks import Forks
 from torpor.host.preload import threads
-from torpor.host.replica import Replica, set_environment, take_log
+from torpor.host.replica import Replica, sentence, set_environment, take_log
 from torpor.host.service import hold_sessions, load, log_to_stdout, open_task_store, release_sessions
 
 
@@ -41,9 +41,9 @@ class Template(Forks):
         try:
             self._made = self._make()
             refused = why_not(self._made, before)
-        except Exception as error:  # the edge of the process: a service's own code may raise anything
+        except (Exception, SystemExit) as error:  # the edge of the process: a service's own code may raise anything
             traceback.print_exc()
-            refused = f"its service cannot be made without an event loop: {type(error).__name__}: {error}"
+            refused = f"its service cannot be made without an event loop: {sentence(error)}"
         self.say(ev="ready", refused=refused)
         if refused is not None:
             return 1
