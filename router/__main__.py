@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from router.log import configure
 from router.store import DataLock
 from torpor.cli.exits import exit_code
 from torpor.errors import TorporError
+
+DESCRIPTORS = 1 << 16
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +70,7 @@ def main() -> int:
     except TorporError as error:
         return failed(error, wanted.json)
     configure(config.log_level, wanted.log_file)
+    raise_limits()
     code = 0
     try:
         uvloop.run(run(config, wanted.json))
@@ -75,6 +79,14 @@ def main() -> int:
     finally:
         lock.close()
     return code
+
+
+def raise_limits() -> None:
+    """A descriptor for each caller and for each call's replica: the usual 1024 are 500 streams."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def first(group: BaseExceptionGroup[TorporError]) -> TorporError:

@@ -85,6 +85,7 @@ class Router:
             log.warning("ended %d processes that an earlier router left: %s", len(orphans), orphans)
         control = str(self.launcher.address("control"))
         self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits())
+        self.engine.gone = proxy.pool.gone
         try:
             async with create_task_group() as tasks:
                 await tasks.start(self.engine.run)

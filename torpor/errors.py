@@ -21,6 +21,7 @@
     │   ├── StartTimeout      503 start_timeout
     │   ├── QueueTimeout      503 queue_timeout
     │   ├── NoRoom            503 no_room
+    │   ├── Overloaded        503 overloaded
     │   └── ShuttingDown      503 shutting_down
     ├── GaveUp                it may have run; retry only what may run twice
     │   ├── InternalError     500 internal_error
@@ -176,6 +177,12 @@ class NoRoom(TryLater):
     """A replica does not fit into the memory that endpoints may take together."""
 
     code = "no_room"
+
+
+class Overloaded(TryLater):
+    """The router itself is short of something: descriptors, the kernel's buffers."""
+
+    code = "overloaded"
 
 
 class ShuttingDown(TryLater):

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 DEFAULT_PORT = 7300
 API = "/torpor/v1"  # the control plane's prefix
+KNOWN = f"{API}/known"  # /torpor/v1/known/<name>/<path>: what the control plane says of an endpoint without waking it
 ENDPOINTS = "/endpoints"  # /endpoints/<name>/<path> reaches <path> of that endpoint
 
 # A name is a DNS label, so that <name>.<domain> works.
@@ -17,9 +18,13 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 REQUEST_ID = "X-Request-Id"
 QUEUE_WITHIN = "X-Torpor-Queue-Within"  # seconds the caller is willing to stay parked
 TOKEN = "Authorization"  # Bearer <token>
+OWN_TOKEN = "X-Torpor-Token"  # <token>: for a call whose Authorization is the endpoint's own
 COLD_START = "X-Torpor-Cold-Start"  # "true" when this call waited for a start, else "false"
 SERVER_TIMING = "Server-Timing"  # phases in milliseconds: park, start, load, queue, infer, router
 ENDPOINT_STATE = "X-Torpor-State"
+
+# A token's text: `tp_` and 32 random bytes.
+TOKEN_TEXT = re.compile(rb"tp_[A-Za-z0-9_-]{43}")
 
 # The longest Retry-After: above it the OpenAI SDK stops retrying (openai-python, _base_client.py).
 RETRY_AFTER_MAX = 120.0

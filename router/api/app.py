@@ -29,9 +29,11 @@ from router.launch.machine import memory
 from router.shell.deploys import Deploys, Tell
 from router.shell.engine import Engine
 from torpor.errors import NotFound, TorporError
-from torpor.wire import API, RETRY_AFTER_MAX
+from torpor.wire import API, KNOWN, RETRY_AFTER_MAX, State
 
 log = logging.getLogger("torpor.api")
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # an endpoint's own 405 is not the router's
 
 FOLLOW_EVERY = 0.2  # seconds between two looks at a log that is followed
 
@@ -60,40 +62,36 @@ class ControlPlane:
             Route(f"{API}/endpoints/{{name}}/wake", self.wake, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/sleep", self.sleep, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
+            Route(f"{KNOWN}/{{name}}/{{path:path}}", self.known, methods=METHODS),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}
         return self._front(Starlette(routes=routes, exception_handlers=faults))
 
     def _front(self, app: ASGIApp) -> ASGIApp:
-        """Before the routes: where the request comes from, and the quiet reads, whichever way they are addressed."""
+        """Before the routes: where the request comes from."""
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
             try:
-                host = dict(scope["headers"]).get(b"host", b"")
-                check_source(scope, host, self.domain)
-                port = host.rpartition(b":")[2]
-                address = self.engine.catalog.resolve(
-                    scope["path"].encode(), host, int(port) if port.isdigit() else None
-                )
+                check_source(scope, dict(scope["headers"]).get(b"host", b""), self.domain)
             except TorporError as error:
                 return await answer(error)(scope, receive, send)
-            if address is None:
-                return await app(scope, receive, send)
-            return await self.quiet(scope["method"], address.endpoint, address.path.decode())(scope, receive, send)
+            return await app(scope, receive, send)
 
         return front
 
-    def quiet(self, method: str, endpoint: str, path: str) -> Response:
+    async def known(self, request: HTTPRequest) -> Response:
         """What is known without a replica: a sleeping endpoint is healthy, its schema is that of its first start."""
-        if method not in ("GET", "HEAD"):
+        name, path = request.path_params["name"], request.path_params["path"]
+        entry = self.engine.catalog.named(name)
+        if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})  # as BentoML answers
-        if path.endswith("/schema.json"):
-            return JSONResponse(self.views.endpoint(endpoint)["schema"])
-        if path.endswith("/metrics"):
-            return PlainTextResponse(metrics(self.views.endpoint(endpoint)), media_type="text/plain; version=0.0.4")
+        if path.endswith("schema.json"):
+            return JSONResponse(entry.learned.schema)
+        if path.endswith("metrics"):
+            return PlainTextResponse(metrics(self.views.endpoint(name)), media_type="text/plain; version=0.0.4")
         return PlainTextResponse("\n")
 
     async def index(self, request: HTTPRequest) -> Response:
@@ -101,16 +99,16 @@ class ControlPlane:
         return JSONResponse({"torpor": torpor.__version__, "endpoints": names, "api": API})
 
     async def status(self, request: HTTPRequest) -> Response:
-        views = self.views.all()
+        schedule = self.engine.schedule
         return JSONResponse(
             {
                 "version": torpor.__version__,
                 "pid": os.getpid(),
                 "started_at": self.started_at,
                 "data": self.data,
-                "endpoints": len(views),
-                "replicas": sum(len(view["replicas"]) for view in views),
-                "memory": memory(os.getpid()),
+                "endpoints": len(self.engine.catalog.endpoints),
+                "replicas": sum(r.state is not State.STOPPED for r in schedule.replicas.values()),
+                "memory": await asyncio.to_thread(memory, os.getpid()),
             }
         )
 

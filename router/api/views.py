@@ -8,7 +8,6 @@ from typing import Any
 
 from router.core.catalog import Registered
 from router.core.line import Line, Replica, Template
-from router.launch.machine import memory
 from router.shell.engine import Engine
 from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, State, TemplateView
 
@@ -68,7 +67,7 @@ class Views:
             state=str(replica.state),
             pid=pid,
             in_flight=replica.in_flight,
-            memory=memory(pid),
+            memory=replica.memory or None,
             phases=replica.phases,
             since=self._epoch + replica.since,
         )

@@ -33,10 +33,18 @@ class Logs:
 
     def bound(self) -> None:
         """Cuts what has grown too long, also while its replica goes on writing."""
-        for path in self._folder.rglob("*.log"):
+        for path in self._all():
             with contextlib.suppress(OSError):
                 if path.stat().st_size > self._file_max:
                     cut(path, self._file_max // 2)
+
+    def _all(self) -> list[Path]:
+        """Every log there is; a folder may go while it is looked at."""
+        found: list[Path] = []
+        with contextlib.suppress(OSError):
+            for path in self._folder.rglob("*.log"):
+                found.append(path)
+        return found
 
     def remove(self, endpoint: str) -> None:
         shutil.rmtree(self._folder / endpoint, ignore_errors=True)

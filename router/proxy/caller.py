@@ -108,7 +108,7 @@ class Caller(asyncio.Protocol):
             return
         exchange = self._exchange = Exchange(self, head, target, payload, complete)
         self.deadline = _NEVER if complete else proxy.now + proxy.limits.body_within
-        if target is None:
+        if target is None or not target.endpoint:
             proxy.pool.take(proxy.control, exchange)
         else:  # the answer may come before this returns
             proxy.calls.want(exchange, target, head.queue_within)

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torpor.errors import TorporError
 
+if TYPE_CHECKING:
+    from router.proxy.head import RequestHead
+
 
 class Target(NamedTuple):
-    """Where a call goes: the endpoint or route, and the path that its replica sees (query included)."""
+    """Where a call goes: the endpoint or route, and the path that its replica sees (query included).
+
+    Without an endpoint it is a read that the control plane answers under that path.
+    """
 
     endpoint: str
     path: bytes
@@ -71,4 +77,15 @@ class Calls(Protocol):
 
     def replay(self, call: Call, lease: Lease, target: Target) -> None:
         """Settles the lease as DIED, then wants again at the head of the queue."""
+        ...
+
+
+class Door(Protocol):
+    """Who may come in, as the proxy sees it. A proxy without one asks nobody."""
+
+    def admit(self, head: RequestHead, port: int | None) -> Target | None:
+        """The call's target, as `Calls.resolve` gives it, once its token allows it. `port` is an endpoint's own.
+
+        Raises Unauthorized, Forbidden, and EndpointNotFound for who may know that.
+        """
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from router.proxy.calls import Lease, Outcome, Target
 from router.proxy.chunks import LAST, chunk
 from router.proxy.head import CHUNKED, IDEMPOTENT, RequestHead
 from router.proxy.stamp import to_replica
-from torpor.errors import CallTimeout, InternalError, ReplicaDied, ShuttingDown, TorporError
+from torpor.errors import CallTimeout, InternalError, Overloaded, ReplicaDied, ShuttingDown, TorporError
 
 if TYPE_CHECKING:
     from router.proxy.caller import Caller
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REPLAYS_MAX: Final = 2
+_OURS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # shortages of this process
 
 
 class Exchange:
@@ -40,7 +42,7 @@ class Exchange:
         self.head = head
         self.started = caller.proxy.time()
         self.name = head.request_id or caller.proxy.new_id()
-        self.target = target  # None: the control plane
+        self.target = target if target is not None and target.endpoint else None  # None: the control plane
         self.lease: Lease | None = None
         self.replica: Replica | None = None
         self.over = False
@@ -170,8 +172,15 @@ class Exchange:
 
     def unreachable(self, why: Exception) -> None:
         """Nothing took the connection, so nothing was acted on."""
+        error: TorporError
+        if isinstance(why, OSError) and why.errno in _OURS:
+            error = Overloaded(
+                f"the router cannot open a connection: {why.strerror}\ntry again later, or raise its limits: ulimit -n",
+                retry_after=1.0,
+            )
+            return self.give_up(error, Outcome.FAILED)  # the replica is not to blame
         if self.target is None:
-            error: TorporError = ShuttingDown("the control plane does not answer\nCall again.", retry_after=1.0)
+            error = ShuttingDown("the control plane does not answer\nCall again.", retry_after=1.0)
         else:
             error = ReplicaDied(f"the replica cannot be reached: {why}\nCall again, or look at its log.")
         self._replay_or(error)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from router.proxy.calls import Calls
     from router.proxy.exchange import Exchange
 
+_LAST_WORDS: Final = 1.0  # seconds from a replica's exit until its connections are cut
 _BACKLOG_PAUSE: Final = 0.005  # seconds between tries while a replica's accept queue is full
 
 
@@ -89,6 +90,17 @@ class Pool:
                 del self._idle[replica.address]
         if self._empty is not None and not self._all and not self._empty.done():
             self._empty.set_result(None)
+
+    def gone(self, address: str) -> None:
+        """A replica has exited: connections that a child of its holds open would never say so.
+
+        What it had answered before may still have to be read, hence the pause.
+        """
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._cut, address)
+
+    def _cut(self, address: str) -> None:
+        for replica in [each for each in self._all if each.address == address]:
+            replica.transport.abort()
 
     async def close(self) -> None:
         """Ends every connection; leases that are still held are settled by it."""

@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 
 from router.core import effects as ef
 from router.core import events as ev
-from router.core.catalog import Catalog
+from router.core.catalog import Address, Catalog
 from router.core.room import EVICTIONS, Turns
 from router.core.schedule import Schedule
 from router.core.settings import Settings
@@ -24,6 +24,7 @@ from router.proxy.calls import Call, Lease, Outcome, Target
 from router.shell.efforts import Effort, Efforts
 from router.shell.plan import Launching, Plan
 from router.shell.waits import Trial, WakeCall
+from torpor.wire import KNOWN
 
 log = logging.getLogger("torpor.engine")
 
@@ -51,6 +52,7 @@ class Engine:
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
+        self.gone: Callable[[str], None] = lambda address: None  # told the address of each replica that has exited
         self.schedule = Schedule(name, memory, turns)
         self._nothing_before = self.schedule.slots.nothing_before
         self._clock = clock
@@ -122,6 +124,8 @@ class Engine:
                     continue
                 for effect in decided:
                     self._do(effect)
+                if isinstance(told, ev.Exited):
+                    self.gone(self.launcher.address(told.replica))
         finally:
             self._stepping = False
         self._watch()
@@ -148,7 +152,7 @@ class Engine:
         target = self._targets.get(asked)
         if target is None or self._targets_of != self.catalog.changes:
             address = self.catalog.resolve(path, host, port)
-            target = None if address is None or address.quiet else Target(address.endpoint, address.path)
+            target = None if address is None else meant(address)
             self._remember(asked, target)
         return target
 
@@ -324,3 +328,10 @@ class Engine:
     def _hand_over(self, effect: Effort) -> None:
         self.efforts.add(effect)
         self._nudged.set()
+
+
+def meant(address: Address) -> Target:
+    """A quiet read is the control plane's: it neither wakes a replica nor keeps one warm."""
+    if address.quiet:
+        return Target("", f"{KNOWN}/{address.endpoint}".encode() + address.path)
+    return Target(address.endpoint, address.path)

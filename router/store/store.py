@@ -34,6 +34,13 @@ SETTINGS, LEARNED = ({field.name for field in dataclasses.fields(kind)} for kind
 HISTORY_KEPT = 1000  # rows an endpoint
 
 
+def keep_private(path: Path) -> None:
+    """An endpoint's environment may hold secrets: the database, and what SQLite lays beside it, is the owner's alone."""
+    path.touch(mode=0o600)
+    for each in path.parent.glob(f"{path.name}*"):
+        each.chmod(0o600)
+
+
 class Store:
     """Methods that write return when the write is on the disk."""
 
@@ -66,6 +73,7 @@ class Store:
         """The database file of a data folder. One that is damaged is refused, and left as it is."""
         path = folder / "torpor.db"
         check_file(path)
+        keep_private(path)
         return cls.open(URL.create("sqlite", database=str(path)))
 
     def close(self) -> None:

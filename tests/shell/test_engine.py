@@ -232,7 +232,7 @@ def test_an_unknown_endpoint_is_refused_at_once_and_a_quiet_read_wakes_nothing()
         stage.catalog.put(Registered("e", 1, "b:1", {}, Settings(), 0.0))
         stage.deployed()
         for path in (b"/healthz", b"/readyz", b"/schema.json", b"/metrics"):
-            assert stage.engine.resolve(b"/endpoints/e" + path, b"h", None) is None
+            assert stage.engine.resolve(b"/endpoints/e" + path, b"h", None) == ("", b"/torpor/v1/known/e" + path)
         assert stage.engine.resolve(b"/endpoints/e/predict", b"h", None) == ("e", b"/predict")
         await anyio.sleep(10)
         assert stage.launcher.started == []

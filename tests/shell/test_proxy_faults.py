@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 
 import pytest
 
-from tests.shell.fakes.wire import play, stage, until
+from router.proxy.calls import Outcome
+from router.proxy.exchange import Exchange
+from router.proxy.pool import Pool
+from tests.shell.fakes.wire import Line, play, stage, until
 from tests.shell.test_proxy_forward import GET, ask, saying
 from torpor.errors import StartFailed
 
@@ -111,5 +117,49 @@ def test_an_answer_that_nobody_asked_for_ends_its_connection() -> None:
             await until(on.upstream.lines[0].reader.at_eof)
             await line.send(GET + b"\r\n")
             assert (await line.message()).body == b""
+
+    play(scenario)
+
+
+def test_a_shortage_of_the_routers_own_is_503_and_does_not_condemn_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def short(self: Pool, address: str, exchange: Exchange) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def scenario() -> None:
+        async with stage() as on:
+            with monkeypatch.context() as patched:
+                patched.setattr(Pool, "_open", short)
+                answer = await on.ask(GET + b"\r\n")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert json.loads(answer.body)["code"] == "overloaded"
+            assert (on.calls.settled, on.calls.replayed) == ([Outcome.FAILED], 0)
+            assert (await on.ask(GET + b"\r\n")).status == 200
+
+    play(scenario)
+
+
+def test_a_call_ends_with_its_replica_though_a_child_of_that_holds_the_connection_open() -> None:
+    async def silent(line: Line) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with stage(silent) as on:
+            line = await on.caller()
+            await line.send(b"POST /endpoints/e/x HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nab")
+            await until(lambda: bool(on.upstream.requests))
+            on.proxy.pool.gone(on.calls.address)
+            answer = await line.message()
+            assert (answer.status, json.loads(answer.body)["code"]) == (502, "replica_died")
+
+    play(scenario)
+
+
+def test_a_read_that_wakes_nobody_goes_to_the_control_plane_under_its_path() -> None:
+    async def scenario() -> None:
+        async with stage() as on:
+            on.calls.known = b"/torpor/v1/known/e/healthz"
+            assert (await on.ask(GET + b"\r\n")).status == 200
+            assert on.control.requests[-1].start == b"GET /torpor/v1/known/e/healthz HTTP/1.1"
+            assert on.calls.wanted == []
 
     play(scenario)

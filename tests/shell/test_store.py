@@ -308,3 +308,13 @@ def test_a_data_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(json.dumps("in the way"))
     with pytest.raises(InvalidConfig, match=r"cannot be used: .*\nname another with --data"):
         DataLock(tmp_path / "file" / "data")
+
+
+def test_the_database_is_the_owners_alone_also_in_a_folder_that_others_may_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "torpor.db").touch(mode=0o644)
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry(idle_after=1.0)))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("torpor.db*")}
+    assert set(modes.values()) == {0o600}, modes
+    assert "torpor.db-wal" in modes

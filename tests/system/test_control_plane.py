@@ -228,6 +228,17 @@ def test_a_page_of_another_site_may_neither_read_nor_change(
     assert http.get(f"{API}/endpoints/hello").status_code == 200
 
 
+@pytest.mark.parametrize("headers", [{"Host": "[:::::]"}, {"Origin": "http://["}], ids=str)
+def test_an_address_that_is_none_is_refused(http: httpx.Client, headers: dict[str, str]) -> None:
+    check_error(http.get(f"{API}/status", headers=headers), 403, "forbidden")
+
+
+def test_where_a_read_goes_is_decided_once(http: httpx.Client) -> None:
+    assert http.get("/endpoints/hello/schema.json").json()["name"]
+    check_error(http.get("/%65ndpoints/hello/schema.json"), 404, "not_found")
+    assert http.get(f"{API}/status", headers={"Host": "127.0.0.1:9"}).json()["version"]
+
+
 def test_our_own_names_and_origin_are_let_in(http: httpx.Client) -> None:
     port = http.base_url.port
     for headers in (

@@ -14,6 +14,7 @@ class FakeCalls:
         self.cold = False
         self.parked = 0.0
         self.phases: dict[str, float] = {}
+        self.known: bytes | None = None  # the path of a read that the control plane answers, when set
         self.refusal: TorporError | None = None  # what `want` answers, when set
         self.wanted: list[tuple[Target, float | None]] = []
         self.waiting: list[Call] = []
@@ -39,6 +40,8 @@ class FakeCalls:
             self._grant(call)
 
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
+        if self.known is not None:
+            return Target("", self.known)
         if port is not None:
             return Target("e", path)
         if path.startswith(b"/endpoints/e/"):
