@@ -35,7 +35,7 @@ HISTORY_KEPT = 1000  # rows an endpoint
 
 
 def keep_private(path: Path) -> None:
-    """An endpoint's environment may hold secrets: the database, and what SQLite lays beside it, is the owner's alone."""
+    """An endpoint's environment may hold secrets: the database, and what lies beside it, is the owner's alone."""
     path.touch(mode=0o600)
     for each in path.parent.glob(f"{path.name}*"):
         each.chmod(0o600)

@@ -146,7 +146,8 @@ def test_a_call_ends_with_its_replica_though_a_child_of_that_holds_the_connectio
         async with stage(silent) as on:
             line = await on.caller()
             await line.send(b"POST /endpoints/e/x HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nab")
-            await until(lambda: bool(on.upstream.requests))
+            await until(lambda: on.calls.held == 1)
+            await asyncio.sleep(0.05)
             on.proxy.pool.gone(on.calls.address)
             answer = await line.message()
             assert (answer.status, json.loads(answer.body)["code"]) == (502, "replica_died")
