@@ -6,7 +6,7 @@ A fork-server is one, and so is a template. The bytes are in `docs/protocols.md`
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any
 
 from router.launch.logs import last_lines
 from torpor.errors import InternalError
+from torpor.host import packet
 
-PACKET = 1 << 20  # bytes; the longest packet of either side (a schema, a list of modules)
+WAITING = 1 << 20  # bytes of packets that may wait for a process that is busy, less where the kernel allows less
 ANSWER_WITHIN = 120.0  # seconds until it has done its imports, or has loaded its service
 SHOWN = 5  # log lines of a fork-server that is gone
 
@@ -25,22 +26,23 @@ def packets(ends: socket.socket) -> tuple[list[dict[str, Any]], bool]:
     out: list[dict[str, Any]] = []
     while True:
         try:
-            packet = ends.recv(PACKET)
+            told, descriptors = packet.receive(ends)
         except BlockingIOError:
             return out, False
         except ConnectionError:
             return out, True
-        if not packet:
+        for descriptor in descriptors:  # none of ours sends any this way
+            os.close(descriptor)
+        if told is None:
             return out, True
-        out.append(json.loads(packet))
+        out.append(told)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Our end, which does not block, and theirs."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET)
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
+    for each in (ours, theirs):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WAITING)
     ours.setblocking(False)
     return ours, theirs
 
@@ -81,15 +83,17 @@ class Forker:
             self.kill()
             raise self._lost() from None
 
-    def _send(self, packet: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    def _send(self, told: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         if self._control is None:
             raise self._lost()
         try:
-            socket.send_fds(self._control, [json.dumps(packet).encode()], list(descriptors))
+            packet.send(self._control, told, descriptors)
         except BlockingIOError:
             raise InternalError(
                 "a forking process has not yet taken what it was told before\ntry again later"
             ) from None
+        except packet.TooLong as error:
+            raise InternalError(f"a forking process cannot be told: {error}\ndeploy a smaller service") from error
         except OSError as error:
             raise self._lost() from error
 
@@ -103,12 +107,12 @@ class Forker:
         if self._control is None:
             return
         arrived, ended = packets(self._control)
-        for packet in arrived:
-            if packet["ev"] == "ready":
+        for told in arrived:
+            if told["ev"] == "ready":
                 if self._answers and not (answer := self._answers.pop(0)).done():
-                    answer.set_result(packet)
+                    answer.set_result(told)
             else:
-                self._told(packet)
+                self._told(told)
         if ended:
             self.kill()
             self._hang_up()

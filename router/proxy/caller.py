@@ -247,6 +247,7 @@ class Caller(asyncio.Protocol):
         """What to write of an answer whose head has come; from here on the exchange counts as answered."""
         exchange.answered = True
         exchange.replayable = False
+        self.proxy.tallies.answered(exchange, head.status)
         self.deadline = _NEVER
         if self._keep and exchange.complete and head.plain and exchange.head.minor and not self.proxy.closing:
             framing = head.framing
@@ -278,8 +279,10 @@ class Caller(asyncio.Protocol):
         """The exchange ended with an error: as an answer, or as a broken one when its head is out."""
         if exchange.answered:
             self._exchange = None
+            self.proxy.tallies.broke(exchange)
             self.transport.abort()
             return
+        self.proxy.tallies.refused(exchange, error.status)
         head = exchange.head
         self._keep = self._keep and exchange.complete and not self.proxy.closing
         self.transport.write(
@@ -314,6 +317,7 @@ class Caller(asyncio.Protocol):
 
     def _refuse(self, error: TorporError) -> None:
         """Nothing of the request was forwarded, and where the next one starts is unknown."""
+        self.proxy.tallies.unmatched[error.status] += 1
         self.transport.write(refusal(error, b"", self.proxy.new_id().decode(), keep=False, bodiless=False))
         self._linger(True)
 

@@ -105,6 +105,8 @@ class Exchange:
         return self.sent_bytes > self.caller.proxy.limits.read_ahead
 
     def caller_left(self) -> None:
+        if not (self.over or self.answered):
+            self.caller.proxy.tallies.left(self)
         self._abandon(Outcome.CALLER_LEFT)
 
     def give_up(self, error: TorporError, outcome: Outcome = Outcome.CALLER_LEFT) -> None:

@@ -14,6 +14,7 @@ from router.proxy.calls import Calls
 from router.proxy.head import Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
+from router.proxy.tally import Tallies
 
 _TICK_MAX = 0.5  # seconds between two looks at the deadlines
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -30,6 +31,7 @@ class Proxy:
         self.pool = Pool(calls, limits.max_idle)
         self.closing = False
         self.time = time.monotonic
+        self.tallies = Tallies(self.time)
         self.now = self.time()  # at the last tick: good enough for deadlines
         self._callers: set[Caller] = set()
         self._tick_due: asyncio.TimerHandle | None = None

@@ -255,6 +255,7 @@ class Replica(asyncio.Protocol):
     def _broken(self) -> None:
         """The answer broke off after its head: the caller must see a truncated one."""
         exchange = self._drop(Outcome.DIED)
+        exchange.caller.proxy.tallies.broke(exchange)
         exchange.caller.transport.abort()
 
     def _drop(self, outcome: Outcome) -> Exchange:

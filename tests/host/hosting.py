@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 
+from torpor.host import packet
+
 SUBJECT = Path(__file__).parent / "subject" / "service.py"
 WITHIN = 60.0  # seconds that anything may take on a busy machine
-PACKET = 1 << 20  # bytes
 MARKER = "import os\nIMPORTED_BY = os.getpid()\n"
 
 
@@ -39,6 +40,8 @@ class Host:
         self.importable.mkdir()
         (self.importable / "marker.py").write_text(MARKER)
         self.replicas: dict[str, Replica] = {}
+        self.preloaded: list[str] = []
+        self.skipped: dict[str, str] = {}
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(WITHIN)
         command = [sys.executable, "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
@@ -67,16 +70,18 @@ class Host:
             self.process.wait()
 
     def preload(self, *modules: str) -> dict[str, Any]:
-        """What is preloaded then, and what was skipped."""
-        self.control.send(json.dumps({"op": "preload", "modules": modules}).encode())
-        return self.hear("ready")
+        """What was preloaded now, and what was skipped."""
+        packet.send(self.control, {"op": "preload", "modules": modules})
+        ready = self.hear("ready")
+        self.preloaded += ready["preloaded"]
+        self.skipped |= ready["skipped"]
+        return ready
 
     def hear(self, kind: str) -> dict[str, Any]:
         """The next packet of that kind; those of replicas are kept with them."""
         while True:
-            packet = self.control.recv(PACKET)
-            assert packet, (self.folder / "forkserver.log").read_text()
-            told: dict[str, Any] = json.loads(packet)
+            told, _ = packet.receive(self.control)
+            assert told, (self.folder / "forkserver.log").read_text()
             if "replica" in told:
                 self.replicas[told["replica"]].told[told["ev"]] = told
             if told["ev"] == kind:
@@ -109,8 +114,6 @@ class Replica:
         self.log = self.home / "log"
         self.told: dict[str, dict[str, Any]] = {}
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET)
-        self._theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
         self.control.settimeout(WITHIN)
         self.http = httpx.Client(
             transport=httpx.HTTPTransport(uds=self.address), base_url="http://replica", timeout=WITHIN
@@ -128,7 +131,7 @@ class Replica:
             listener.bind(self.address)
             listener.listen()
             descriptors = [listener.fileno(), self._theirs.fileno(), log.fileno()]
-            socket.send_fds(self.host.control, [json.dumps({"op": "fork", "spec": whole}).encode()], descriptors)
+            packet.send(self.host.control, {"op": "fork", "spec": whole}, descriptors)
 
     @property
     def pid(self) -> int:
@@ -136,13 +139,12 @@ class Replica:
 
     def hear(self) -> dict[str, Any]:
         """Its next packet; nothing at the end of file."""
-        packet = self.control.recv(PACKET)
-        return json.loads(packet) if packet else {}
+        return packet.receive(self.control)[0] or {}
 
     def ready(self) -> dict[str, Any]:
-        packet = self.hear()
-        assert packet.get("ev") == "ready", (packet, self.log.read_text())
-        return packet
+        told = self.hear()
+        assert told.get("ev") == "ready", (told, self.log.read_text())
+        return told
 
     def exited(self) -> int:
         """Its exit status, once the fork-server has reaped it."""

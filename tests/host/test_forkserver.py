@@ -32,8 +32,9 @@ def own(tmp_path: Path) -> Iterator[Host]:
 def test_it_has_one_thread_and_what_replicas_need(host: Host) -> None:
     ready = host.preload()
     assert (ready["pid"], ready["threads"], threads(host.pid)) == (host.pid, 1, 1)
-    assert {"bentoml", "uvloop", "numpy", "_bentoml_impl.server.app", "torpor.host.replica"} <= set(ready["preloaded"])
-    assert not ready["skipped"].keys() & set(OWN)
+    assert {"bentoml", "uvloop", "numpy", "_bentoml_impl.server.app", "torpor.host.replica"} <= set(host.preloaded)
+    assert not host.skipped.keys() & set(OWN)
+    assert (ready["preloaded"], ready["skipped"]) == ([], {}), "what was told before is not told again"
 
 
 def test_modules_that_start_a_thread_raise_or_die_are_left_out_with_the_reason(host: Host) -> None:

@@ -42,6 +42,17 @@ def test_a_service_that_cannot_be_forked_says_why_and_leaves_no_template(play: P
     play(scenario())
 
 
+def test_a_service_that_ends_its_process_has_no_template_and_its_words_are_the_reason(
+    play: Play, processes: RealStage
+) -> None:
+    async def scenario() -> None:
+        heard = Heard()
+        await processes.launcher.keep("e-1-q", processes.plan("Quits", learn=False), heard.append)
+        assert heard == [Unkept("e-1-q", "its service cannot be made without an event loop: no GPU here")]
+
+    play(scenario())
+
+
 def test_a_template_that_is_dropped_before_it_was_made_is_not_made(play: Play, stage: Stage) -> None:
     async def scenario() -> None:
         heard = Heard()

@@ -15,9 +15,10 @@ import pytest
 
 from router.core.events import Exited, Ready
 from router.launch import process
+from router.launch.forker import packets, pair
 from router.launch.orphans import born
 from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
-from torpor.host import forks
+from torpor.host import forks, packet
 
 
 def test_a_replicas_socket_takes_connections_before_it_is_ready(play: Play, processes: RealStage) -> None:
@@ -108,6 +109,45 @@ def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_pa
         assert list((stage.folder / "run").iterdir()) == []
 
     play(scenario())
+
+
+def test_more_modules_than_a_sockets_packet_holds_are_learned_and_preloaded(play: Play, processes: RealStage) -> None:
+    async def scenario() -> None:
+        heard = Heard()
+        await processes.launcher.start("e-1-m", processes.plan("Many"), heard.append)
+        await heard.until(Ready)
+        modules = processes.launcher.said("e-1-m")["modules"]
+        assert len([name for name in modules if name.startswith("many.")]) == 24_000
+        await processes.launcher.stop("e-1-m", 20)
+        plan = processes.plan("Good", modules=tuple(modules))
+        await processes.launcher.prepare(plan)
+        [server] = processes.launcher._servers.values()
+        assert len(server.ready["skipped"]) >= 24_000, "they are nowhere to be imported from"
+        await processes.launcher.start("e-1-n", plan, heard.append)
+        await heard.until(Ready)
+        await processes.launcher.stop("e-1-n", 20)
+        assert processes.left() == []
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("size", [10, packet.INLINE, 5 << 20])
+def test_a_packet_of_any_size_arrives_with_its_descriptors(size: int) -> None:
+    ours, theirs = pair()
+    with ours, theirs, open(os.devnull) as null:
+        packet.send(ours, {"said": "x" * size}, [null.fileno()])
+        told, [descriptor] = packet.receive(theirs)
+        assert told == {"said": "x" * size}
+        assert os.path.samestat(os.fstat(descriptor), os.fstat(null.fileno()))
+        os.close(descriptor)
+        packet.send(theirs, {"said": "y" * size})
+        assert packets(ours) == ([{"said": "y" * size}], False)
+
+
+def test_what_no_packet_takes_is_refused_by_its_size() -> None:
+    ours, theirs = pair()
+    with ours, theirs, pytest.raises(packet.TooLong, match=f"more than {packet.LARGEST}"):
+        packet.send(ours, {"said": "x" * packet.LARGEST})
 
 
 def test_a_replica_that_cannot_be_forked_is_told_as_exited_and_the_fork_server_goes_on(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -13,7 +12,8 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-PACKET = 1 << 20  # bytes
+from torpor.host import packet
+
 NOT_FORKED = os.EX_OSERR  # status of a child that could not be forked
 
 
@@ -49,14 +49,14 @@ class Forks:
                 os.read(woken, 4096)
                 self._reap()
             if self._control.fileno() in ready:
-                packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET, 8)
-                if not packet:
+                told, descriptors = packet.receive(self._control)
+                if told is None:
                     return
-                self.hear(json.loads(packet), descriptors)
+                self.hear(told, descriptors)
 
-    def say(self, **packet: Any) -> None:
+    def say(self, **told: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
-            self._control.send(json.dumps(packet).encode())
+            packet.send(self._control, told)
 
     def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
         asked = time.monotonic()

@@ -22,17 +22,18 @@ class ForkServer(Forks):
 
     def __init__(self, control: socket.socket) -> None:
         super().__init__(control)
-        self._preloaded, self._skipped = preload(OWN)
+        self._own: tuple[list[str], dict[str, str]] | None = preload(OWN)  # until it is told
 
     def hear(self, told: dict[str, Any], descriptors: list[int]) -> None:
         if told["op"] != "preload":
             return super().hear(told, descriptors)
         done, skipped = preload(told["modules"])
-        self._preloaded += done
-        self._skipped |= skipped
+        if self._own is not None:
+            done, skipped = self._own[0] + done, self._own[1] | skipped
+            self._own = None
         gc.collect()
         gc.freeze()  # a replica's collector must not touch, and so copy, the pages of what was imported here
-        self.say(ev="ready", pid=os.getpid(), threads=threads(), preloaded=self._preloaded, skipped=self._skipped)
+        self.say(ev="ready", pid=os.getpid(), threads=threads(), preloaded=done, skipped=skipped)
         return None
 
     def become(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int:

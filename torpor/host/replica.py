@@ -7,7 +7,6 @@ import contextlib
 import faulthandler
 import functools
 import io
-import json
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from bentoml._internal.utils.uri import join_paths
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from torpor.host import packet
 from torpor.host.factory import Factory
 from torpor.host.hooks import on_deployment
 from torpor.host.lane import Lane
@@ -130,7 +130,6 @@ class Replica:
 
     def _ready(self, factory: Factory, before: set[str]) -> None:
         spec, service = self._spec, factory.service
-        self._was_ready = True
         self._say(
             ev="ready",
             phases=self._phases,
@@ -139,6 +138,7 @@ class Replica:
             modules=learned(spec["folder"], before) if spec["learn"] else [],
             in_flight_limit=factory.in_flight_limit,
         )
+        self._was_ready = True
 
     def _failed(self, error: Exception | SystemExit) -> None:
         sys.stderr.flush()
@@ -148,9 +148,9 @@ class Replica:
     def _busy(self, tasks: int) -> None:
         self._say(ev="busy", tasks=tasks)
 
-    def _say(self, **packet: Any) -> None:
+    def _say(self, **told: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: EOF says so too
-            self._control.send(json.dumps(packet).encode())
+            packet.send(self._control, told)
 
     def _router_spoke(self) -> None:
         try:
@@ -177,7 +177,7 @@ def sentence(error: Exception | SystemExit) -> str:
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
         return f"it called sys.exit({'' if error.code is None else error.code})"
     said = (str(error).strip() or "no message").splitlines()[0]
-    return said if isinstance(error, (Unservable, SystemExit)) else f"{type(error).__name__}: {said}"
+    return said if isinstance(error, (Unservable, SystemExit, packet.TooLong)) else f"{type(error).__name__}: {said}"
 
 
 def take_log(log: int) -> None:

@@ -21,7 +21,7 @@ from tests.shell.fakes.launcher import FakeLauncher
 PATIENCE = 60.0  # seconds until a scenario that hangs is a failure
 
 SERVICE = """
-import os, signal, subprocess, threading, time
+import importlib.machinery, os, signal, subprocess, sys, threading, time, types
 import bentoml
 
 @bentoml.service
@@ -50,6 +50,19 @@ class Stubborn:
 class Threaded:
     def __init__(self) -> None:
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+
+@bentoml.service
+class Quits:
+    def __init__(self) -> None:
+        sys.exit("no GPU here")
+
+@bentoml.service
+class Many:
+    def __init__(self) -> None:
+        for number in range(24_000):
+            name = f"many.modules.of_a_library_with_long_names.number_{number}"
+            module = sys.modules[name] = types.ModuleType(name)
+            module.__spec__ = importlib.machinery.ModuleSpec(name, None, origin="/elsewhere/module.py")
 
 @bentoml.service
 class Parent:
