@@ -175,7 +175,7 @@ def _keep_value(
     try:
         parsed = _parse(key, value)
     except (ValueError, TypeError):
-        faults.append(f"{place} = {value!r} has to be {_KINDS[key]}")
+        faults.append(f"{place} = {value!r} has to be {_KINDS[key].removesuffix(' | None')}")
         return
     least, most = bounds
     if least is not None and most is not None and not least <= parsed <= most:

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,7 +29,7 @@ from router.launch.machine import memory
 from router.shell.deploys import Deploys, Tell
 from router.shell.engine import Engine
 from torpor.errors import NotFound, TorporError
-from torpor.wire import API, KNOWN, RETRY_AFTER_MAX, State
+from torpor.wire import API, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
 
 log = logging.getLogger("torpor.api")
 
@@ -62,6 +62,7 @@ class ControlPlane:
             Route(f"{API}/endpoints/{{name}}/wake", self.wake, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/sleep", self.sleep, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
+            Route(f"{KNOWN}/{{name}}", slashed, methods=METHODS),
             Route(f"{KNOWN}/{{name}}/{{path:path}}", self.known, methods=METHODS),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
         ]
@@ -198,6 +199,12 @@ def answer(error: TorporError) -> Response:
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(min(RETRY_AFTER_MAX, error.retry_after)))
     return JSONResponse(error.body(), error.status, headers)
+
+
+async def slashed(request: HTTPRequest) -> Response:
+    """An endpoint was named without the slash after it: with it, links of its pages lead to it."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{ENDPOINTS}/{request.path_params['name']}/{query}", 308)
 
 
 async def healthy(request: HTTPRequest) -> Response:

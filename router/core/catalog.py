@@ -110,8 +110,10 @@ class Catalog:
             for mark in (b"/", b"?"):
                 at = path.find(mark, len(_PREFIX), end)
                 end = at if at >= 0 else end
-            rest = path[end:]
-            return self._address(path[len(_PREFIX) : end].decode("latin-1"), rest if rest[:1] == b"/" else b"/" + rest)
+            name, rest = path[len(_PREFIX) : end].decode("latin-1"), path[end:]
+            if rest[:1] != b"/":  # the control plane sends the caller to the path with its slash
+                return Address(self.named(name).name, rest, True)
+            return self._address(name, rest)
         label, dot, domain = host.partition(b".")  # 3
         if dot and label and (dot + domain.partition(b":")[0].lower()) in self._domains:
             return self._address(label.decode("latin-1").lower(), path)

@@ -79,7 +79,7 @@ class Disproved:
 
 @dataclass(frozen=True, slots=True)
 class Asleep:
-    """No replica of the endpoint runs any more."""
+    """No replica of the endpoint runs any more, or none of those that ran when it was sent to sleep or removed."""
 
     endpoint: str
 

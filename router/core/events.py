@@ -15,6 +15,7 @@ class Wanted:
     call: str
     queue_within: float | None = None
     again: bool = False  # a replay: it goes to the head of the queue and is never turned away for a full one
+    counted: bool = True  # as a call; the owner's wake is none
 
 
 @dataclass(frozen=True, slots=True)

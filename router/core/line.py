@@ -28,6 +28,7 @@ class Why(StrEnum):
     REMOVED = "the endpoint was removed"
     SHUTDOWN = "the router ends"
     ROOM = "its memory is needed"
+    SLEPT = "it was sent to sleep"
     TOO_LARGE = "it takes more memory than it may"
 
 
@@ -99,6 +100,7 @@ class Line:
     replicas: dict[str, Replica] = field(default_factory=dict)
     parked: OrderedDict[str, Parked] = field(default_factory=OrderedDict)
     removed: bool = False
+    leaving: set[str] = field(default_factory=set)  # replicas whose end somebody waits for
     failures: int = 0  # starts that failed in a row
     retry_at: float = 0.0  # no start before this instant
     error: StartFailed | None = None  # of the last failed start, None once one succeeded

@@ -70,8 +70,7 @@ class Owner:
         self._s.shelf.drop(line, Why.REMOVED)
         for replica in list(line.replicas.values()):
             self._s.retire(line, replica, Why.REMOVED, now)
-        if line.asleep():
-            self._s.emit(Asleep(line.name))
+        self._await_end(line)
         self._s.drop_if_empty(line)
 
     def slept(self, e: ev.Slept, now: float) -> None:
@@ -87,12 +86,11 @@ class Owner:
                 "wait for them, or force it to sleep: what still runs after drain_within is cut off"
             )
         self._s.refuse_parked(line, put_to_sleep(e.endpoint))
-        for replica in list(line.current(State.STARTING, State.READY)):
+        for replica in list(line.current(State.STARTING, State.READY, State.DRAINING)):
             self._s.emit(Note(line.name, "slept", f"replica {replica.id} was sent to sleep", replica.id))
-            self._s.retire(line, replica, Why.IDLE, now)
+            self._s.retire(line, replica, Why.SLEPT, now)  # not revoked: under steady calls it would never sleep
         self._s.shelf.keep(line, now)
-        if line.asleep():
-            self._s.emit(Asleep(line.name))
+        self._await_end(line)
 
     def shut_down(self, e: ev.ShutDown, now: float) -> None:
         """Law 9: stop admitting, refuse the queue, drain, stop."""
@@ -103,8 +101,16 @@ class Owner:
             for replica in list(line.replicas.values()):
                 self._s.retire(line, replica, Why.SHUTDOWN, now)
 
+    def _await_end(self, line: Line) -> None:
+        """Asleep follows when the replicas of now have ended, whatever starts meanwhile."""
+        line.leaving |= {r.id for r in line.replicas.values() if r.state is not State.STOPPED}
+        if not line.leaving:
+            self._s.emit(Asleep(line.name))
+
     def _fresh(self, name: str, settings: Settings, old: Line | None) -> Line:
         """A new line under the name; what still ends of a removed one's replicas stays counted."""
-        line = Line(name, settings, replicas=old.replicas if old else {})
+        line = Line(name, settings)
+        if old is not None:
+            line.replicas, line.leaving = old.replicas, old.leaving
         self._s.lines[name] = line
         return line

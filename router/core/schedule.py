@@ -109,8 +109,9 @@ class Schedule:
         line = self.lines.get(e.endpoint)
         if line is None or line.revision is None or line.removed:  # 2
             return self._refuse(e.call, unknown(e.endpoint))
-        line.calls += not e.again
-        line.last_call = now
+        if e.counted:
+            line.calls += not e.again
+            line.last_call = now
         replica = line.choose()
         if replica is not None:  # 3
             if replica.state is State.DRAINING:
@@ -212,7 +213,11 @@ class Schedule:
         self._forget(line, replica)
         if line.name in self.lines:
             self.start_if_short(line, now)
-        if line.asleep():
+        if replica.id in line.leaving:
+            line.leaving.discard(replica.id)
+            if not line.leaving:
+                self.emit(Asleep(line.name))
+        elif line.asleep():
             self.emit(Asleep(line.name))
 
     def _start_ended(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:

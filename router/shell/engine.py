@@ -239,7 +239,7 @@ class Engine:
     async def wake(self, endpoint: str) -> None:
         """Returns when a replica is ready. Raises what a call would be refused with."""
         call = WakeCall()
-        self.want(call, Target(endpoint, b"/"), None)
+        self.tell(ev.Wanted(endpoint, self._expect(call), counted=False))
         try:
             await call.over.wait()
         except BaseException:

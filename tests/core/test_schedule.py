@@ -218,15 +218,18 @@ def test_an_endpoint_deployed_again_while_its_removed_replica_still_drains_start
     assert stops(play.tell(ev.Settled(old))) == [old]
 
 
-def test_a_forced_sleep_drains_and_a_call_meanwhile_takes_the_replica_back() -> None:
+def test_a_forced_sleep_is_over_when_what_ran_has_ended_though_calls_go_on_coming() -> None:
     play = Play()
     play.deployed()
     replica = play.awake()
     play.want("a")
     play.tell(ev.Slept("e", force=True))
     assert play.state(replica) == "draining"
-    assert grants(play.want("b")) == ["b"]
-    assert play.state(replica) == "ready"
+    [other] = starts(play.want("b"))
+    assert grants(play.tell(ev.Ready(other))) == ["b"]
+    assert stops(play.tell(ev.Settled(replica))) == [replica]
+    assert only(Asleep, play.tell(ev.Exited(replica, 0))) == [Asleep("e")]
+    assert play.state(other) == "ready"
 
 
 def test_more_replicas_start_only_for_calls_that_those_starting_cannot_take() -> None:

@@ -239,6 +239,17 @@ def test_where_a_read_goes_is_decided_once(http: httpx.Client) -> None:
     assert http.get(f"{API}/status", headers={"Host": "127.0.0.1:9"}).json()["version"]
 
 
+def test_an_endpoint_named_without_its_slash_is_found_with_it(http: httpx.Client) -> None:
+    answer = http.get("/endpoints/hello?a=1")
+    assert (answer.status_code, answer.headers["location"]) == (308, "/endpoints/hello/?a=1")
+    check_error(http.get("/endpoints/nobody"), 404, "endpoint_not_found", "nobody")
+
+
+def test_waking_an_endpoint_is_no_call(http: httpx.Client) -> None:
+    before = http.get(f"{API}/endpoints/hello").json()["calls"]
+    assert http.post(f"{API}/endpoints/hello/wake").json()["calls"] == before
+
+
 def test_our_own_names_and_origin_are_let_in(http: httpx.Client) -> None:
     port = http.base_url.port
     for headers in (
