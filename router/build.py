@@ -21,6 +21,7 @@ from anyio import create_task_group
 from anyio.abc import TaskGroup
 
 from router.api.app import ControlPlane
+from router.api.metrics import Metrics
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config
@@ -36,6 +37,7 @@ from router.shell.deploys import Deploys, Needs
 from router.shell.engine import Engine
 from router.shell.gauge import Gauge
 from router.shell.listeners import Listeners
+from router.shell.meters import Meters
 from router.shell.plan import Plan
 from router.store import Store
 from torpor.errors import InternalError, TorporError
@@ -45,6 +47,7 @@ log = logging.getLogger("torpor.router")
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
 LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
 CONTROL = "control.sock"
+PASSING = frozenset(("starting", "tried", "ended", "kept", "dropped"))  # transitions for the log, not for the history
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Router:
     deploys: Deploys
     listeners: Listeners
     logs: Logs
+    meters: Meters
     started_at: float = field(default_factory=time.time)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -114,6 +118,7 @@ class Router:
         plane = ControlPlane(
             engine=self.engine,
             deploys=self.deploys,
+            metrics=self._metrics(),
             bentos=self.bentos,
             logs=self.logs,
             views=Views(self.engine, url, shown(self.config.host), self.listeners.fault),
@@ -124,6 +129,10 @@ class Router:
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))
+
+    def _metrics(self) -> Metrics:
+        assert self.listeners.proxy is not None
+        return Metrics(self.engine, self.listeners.proxy.tallies, self.meters, self.launcher, memory, self.started_at)
 
     async def _warm(self) -> None:
         """Has the fork-servers import what the endpoints need, so that the first call after a restart is quick."""
@@ -188,24 +197,31 @@ def build(config: Config) -> Router:
     logs = Logs(config.data / "logs")
     launcher = ProcessLauncher(config.data, logs)
     bentos = Bentos(config.data / "bentos")
+    meters = Meters()
     listeners = Listeners(config.host)
 
     def note(effect: Note) -> None:
-        log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0])
-        store.note(effect.endpoint, effect.kind, effect.text)
+        meters.noted(effect)
+        told = {"endpoint": effect.endpoint, "event": effect.kind, "replica": effect.replica, "seconds": effect.seconds}
+        log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0], extra=told)
+        if effect.kind not in PASSING:
+            store.note(effect.endpoint, effect.kind, effect.text)
 
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)
 
     def forget(endpoint: str) -> None:
         logs.remove(endpoint)
+        meters.forget(endpoint)
+        if listeners.proxy is not None:
+            listeners.proxy.tallies.forget(endpoint)
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, EVICTIONS[config.eviction])
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
-    return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs)
+    return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs, meters)
 
 
 def replica_id(endpoint: str, revision: int) -> str:

@@ -104,7 +104,7 @@ def test_the_rings_point_inward(ring: str) -> None:
 def owned() -> dict[str, tuple[str, ...]]:
     """What pyproject.toml's comments promise: a distribution, and the only places that import it."""
     promise = re.compile(r'^\s*"([\w.-]+).*#.*\bonly (\S+(?:(?:, | and )\S+)*) imports? it$', re.MULTILINE)
-    return {name: tuple(re.split(r", | and ", places)) for name, places in promise.findall(PYPROJECT)}
+    return {n.replace("-", "_"): tuple(re.split(r", | and ", places)) for n, places in promise.findall(PYPROJECT)}
 
 
 def test_a_library_is_imported_only_by_its_owner() -> None:

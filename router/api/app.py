@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import torpor
 from router.api.events import Events, defect
 from router.api.guard import check_source
+from router.api.metrics import MEDIA_TYPE, Metrics
 from router.api.read import read_deploy, read_flag, read_object, read_tail
 from router.api.views import Views
 from router.bentos import Bentos
@@ -47,6 +48,7 @@ class ControlPlane:
     bentos: Bentos
     logs: Logs
     views: Views
+    metrics: Metrics
     defaults: Settings
     domain: str | None
     data: str
@@ -56,6 +58,7 @@ class ControlPlane:
         routes = [
             Route("/", self.index),
             *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
+            Route("/metrics", self.scrape),
             Route(f"{API}/status", self.status),
             route(f"{API}/endpoints", GET=self.endpoints, POST=self.deploy),
             route(f"{API}/endpoints/{{name}}", GET=self.show, DELETE=self.remove),
@@ -92,12 +95,15 @@ class ControlPlane:
         if path.endswith("schema.json"):
             return JSONResponse(entry.learned.schema)
         if path.endswith("metrics"):
-            return PlainTextResponse(metrics(self.views.endpoint(name)), media_type="text/plain; version=0.0.4")
+            return Response(self.metrics.one(name), media_type=MEDIA_TYPE)
         return PlainTextResponse("\n")
 
     async def index(self, request: HTTPRequest) -> Response:
         names = sorted(self.engine.catalog.endpoints)
         return JSONResponse({"torpor": torpor.__version__, "endpoints": names, "api": API})
+
+    async def scrape(self, request: HTTPRequest) -> Response:
+        return Response(await self.metrics.all(), media_type=MEDIA_TYPE)
 
     async def status(self, request: HTTPRequest) -> Response:
         schedule = self.engine.schedule
@@ -179,19 +185,6 @@ def route(path: str, **by_method: Callable[[HTTPRequest], Awaitable[Response]]) 
         return await by_method["GET" if request.method == "HEAD" else request.method](request)
 
     return Route(path, chosen, methods=list(by_method))
-
-
-def metrics(view: Any) -> str:
-    """An endpoint's counts in Prometheus' text format, known without a replica."""
-    label = f'{{endpoint="{view["name"]}"}}'
-    rows = (
-        ("torpor_calls_total", "counter", view["calls"]),
-        ("torpor_cold_starts_total", "counter", view["cold_starts"]),
-        ("torpor_in_flight", "gauge", view["in_flight"]),
-        ("torpor_parked", "gauge", view["parked"]),
-        ("torpor_replicas", "gauge", len(view["replicas"])),
-    )
-    return "".join(f"# TYPE {name} {kind}\n{name}{label} {value}\n" for name, kind, value in rows)
 
 
 def answer(error: TorporError) -> Response:

@@ -204,7 +204,7 @@ class Schedule:
             self._deadlines.clear((kind, replica.id))
         if before is State.STARTING:
             self._start_ended(replica, start_failed(replica, f"it {ending(e.status)}", e.log), now)
-        elif before is State.STOPPING:
+        elif before is State.STOPPING and not (replica.why is Why.BROKEN and e.status):
             self._note_life(replica, "ended", f"has ended ({replica.why or 'it could not start'})", now)
         else:
             self._note_life(replica, "died", ending(e.status), now)

@@ -52,6 +52,26 @@ def test_a_replica_that_dies_is_not_noted_as_ended() -> None:
     assert noted(play.tell(ev.Exited(replica, -9)))[0] == ("died", replica, 5.0)
 
 
+def test_a_replica_that_dies_in_a_call_is_noted_as_died_also_where_its_connection_breaks_first() -> None:
+    play = Play()
+    play.deployed()
+    replica = play.awake()
+    play.want("a")
+    play.tell(ev.Settled(replica, True))
+    play.later(1.0)
+    [note] = only(Note, play.tell(ev.Exited(replica, -9)))
+    assert (note.kind, "was killed by SIGKILL" in note.text) == ("died", True)
+
+
+def test_a_replica_that_only_closed_its_connection_has_ended() -> None:
+    play = Play()
+    play.deployed()
+    replica = play.awake()
+    play.want("a")
+    play.tell(ev.Settled(replica, True))
+    assert noted(play.tell(ev.Exited(replica, 0)))[0][:2] == ("ended", replica)
+
+
 def test_a_trials_start_is_no_cold_start() -> None:
     play = Play()
     [replica] = starts(play.tell(ev.Tried("e", 1, Settings())))

@@ -87,7 +87,7 @@ def test_metrics_are_the_endpoints_and_not_the_replicas(pair: Pair) -> None:
     assert (stock.status_code, torpor.status_code) == (200, 200)
     assert torpor.headers["content-type"].startswith("text/plain; version=")
     assert "bentoml_service_request_total" in stock.text
-    assert 'torpor_calls_total{endpoint="files"}' in torpor.text
+    assert 'torpor_cold_starts_total{endpoint="files"}' in torpor.text
 
 
 @pytest.mark.parametrize(
