@@ -42,6 +42,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """The replica's start takes longer than it may; Late follows at once, with what the replica has written."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """The call has a slot of the replica, reserved already."""
 
@@ -100,4 +107,4 @@ class Note:
     phases: dict[str, float] | None = None  # of a start, seconds
 
 
-Effect = Start | Stop | Keep | Drop | Grant | Refuse | Proved | Disproved | Asleep | Note
+Effect = Start | Stop | Keep | Drop | Overdue | Grant | Refuse | Proved | Disproved | Asleep | Note

@@ -53,6 +53,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A start has taken longer than it may: the replica's last log lines so far."""
+
+    replica: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Busy:
     """A replica has this many unfinished background tasks: they keep it awake."""
 
@@ -153,6 +161,7 @@ Event = (
     | Settled
     | Ready
     | Failed
+    | Late
     | Busy
     | Exited
     | Kept

@@ -10,7 +10,7 @@ from enum import StrEnum
 from router.core.lifecycle import Move, moved
 from router.core.scale import TARGET, Window, worth
 from router.core.settings import Settings
-from torpor.errors import StartFailed
+from torpor.errors import StartFailed, StartTimeout
 from torpor.wire import RETRY_AFTER_MAX, State
 
 BACK_OFF_FIRST = 1.0  # seconds after a failed start; doubles with each further one
@@ -103,7 +103,7 @@ class Line:
     leaving: set[str] = field(default_factory=set)  # replicas whose end somebody waits for
     failures: int = 0  # starts that failed in a row
     retry_at: float = 0.0  # no start before this instant
-    error: StartFailed | None = None  # of the last failed start, None once one succeeded
+    error: StartFailed | StartTimeout | None = None  # of the last failed start, None once one succeeded
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=STARTS_REMEMBERED))
     calls: int = 0
     cold_starts: int = 0
@@ -177,7 +177,7 @@ class Line:
         begun = [r.started_at for r in self.current(State.STARTING)]
         return min(RETRY_AFTER_MAX, max(1.0, p90 - (now - min(begun)) if begun else p90))
 
-    def start_failed(self, error: StartFailed, now: float) -> None:
+    def start_failed(self, error: StartFailed | StartTimeout, now: float) -> None:
         """Records a failed start and puts the next one off."""
         self.failures += 1
         back_off = min(BACK_OFF_MAX, BACK_OFF_FIRST * 2.0 ** min(self.failures - 1, 16))
@@ -185,8 +185,8 @@ class Line:
         error.retry_after = back_off
         self.error = error
 
-    def backing_off(self, now: float) -> StartFailed | None:
+    def backing_off(self, now: float) -> StartFailed | StartTimeout | None:
         """The error of the last failed start while a new one is put off, with the seconds left."""
         if self.error is None or now >= self.retry_at:
             return None
-        return StartFailed(self.error.message, retry_after=self.retry_at - now, detail=self.error.detail)
+        return type(self.error)(self.error.message, retry_after=self.retry_at - now, detail=self.error.detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from router.core.line import Line, Replica
+from router.core.line import Line
 from torpor.errors import EndpointNotFound, NoRoom, QueueFull, QueueTimeout, ShuttingDown, StartFailed, StartTimeout
 from torpor.wire import RETRY_AFTER_MAX
 
@@ -61,19 +61,23 @@ def put_to_sleep(endpoint: str) -> QueueTimeout:
     return QueueTimeout(f"endpoint {endpoint!r} was put to sleep by its owner\ncall again to wake it", retry_after=1)
 
 
-def start_failed(replica: Replica, reason: str, log: tuple[str, ...]) -> StartFailed:
-    """`log`, the replica's last lines, travels as detail."""
+def start_failed(line: Line, reason: str, log: tuple[str, ...]) -> StartFailed:
+    """`log`, the replica's last lines, travels as detail. An endpoint that is not live has no log to be asked for."""
+    live = line.revision is not None
     return StartFailed(
-        f"a replica of {replica.endpoint!r} could not start: {reason}\n"
-        f"its log has the rest: torpor logs {replica.endpoint}",
+        f"a replica of {line.name!r} could not start: {reason}\n"
+        + (f"its log has the rest: torpor logs {line.name}" if live else "mend the service, and deploy it again"),
         detail={"log": list(log)} if log else None,
     )
 
 
-def start_timeout(replica: Replica, took: float) -> StartTimeout:
+def start_timeout(line: Line, took: float, log: tuple[str, ...]) -> StartTimeout:
+    """`log` as for `start_failed`."""
+    look = f"see what it waits for with `torpor logs {line.name}`" if line.revision is not None else "make it quicker"
     return StartTimeout(
-        f"a replica of {replica.endpoint!r} was not ready after {took:.1f} s, its start_within\n"
-        f"see what it waits for with `torpor logs {replica.endpoint}`, or deploy with a longer start_within"
+        f"a replica of {line.name!r} was not ready after {took:.1f} s, its start_within\n"
+        f"{look}, or deploy with a longer start_within",
+        detail={"log": list(log)} if log else None,
     )
 
 

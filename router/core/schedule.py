@@ -13,7 +13,7 @@ from typing import Any
 
 from router.core import events as ev
 from router.core.deadlines import Deadlines
-from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Proved, Refuse, Start, Stop
+from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Overdue, Proved, Refuse, Start, Stop
 from router.core.lifecycle import Move
 from router.core.line import Line, Parked, Replica, Why
 from router.core.owner import Owner
@@ -67,6 +67,7 @@ class Schedule:
             ev.Settled: self._settled,
             ev.Ready: self._ready,
             ev.Failed: self.failed,
+            ev.Late: self._late,
             ev.Busy: self._busy,
             ev.Exited: self._exited,
             ev.Kept: self.shelf.kept,
@@ -191,7 +192,16 @@ class Schedule:
             return
         replica.move(Move.STOP, now)
         self._deadlines.clear(("start", replica.id))
-        self._start_ended(replica, start_failed(replica, e.reason, e.log), now)
+        self._start_ended(replica, start_failed(self.lines[replica.endpoint], e.reason, e.log), now)
+        self._stop(replica)
+
+    def _late(self, e: ev.Late, now: float) -> None:
+        replica = self.replicas.get(e.replica)
+        if replica is None or replica.state is not State.STARTING:  # it was ready, or over, in the last moment
+            return
+        replica.move(Move.STOP, now)
+        took = now - replica.started_at
+        self._start_ended(replica, start_timeout(self.lines[replica.endpoint], took, e.log), now)
         self._stop(replica)
 
     def _exited(self, e: ev.Exited, now: float) -> None:
@@ -203,13 +213,13 @@ class Schedule:
         for kind in ("start", "idle", "drain"):
             self._deadlines.clear((kind, replica.id))
         if before is State.STARTING:
-            self._start_ended(replica, start_failed(replica, f"it {ending(e.status)}", e.log), now)
+            self._start_ended(replica, start_failed(line, f"it {ending(e.status)}", e.log), now)
         elif before is State.STOPPING and not (replica.why is Why.BROKEN and e.status):
             self._note_life(replica, "ended", f"has ended ({replica.why or 'it could not start'})", now)
         else:
             self._note_life(replica, "died", ending(e.status), now)
             if replica.trial:
-                self._disprove(line, replica, start_failed(replica, f"it {ending(e.status)} after its start", e.log))
+                self._disprove(line, replica, start_failed(line, f"it {ending(e.status)} after its start", e.log))
         self._forget(line, replica)
         if line.name in self.lines:
             self.start_if_short(line, now)
@@ -228,7 +238,7 @@ class Schedule:
             return self._disprove(line, replica, error)
         if replica.revision != line.revision or line.removed:
             return
-        kept = StartFailed(error.message, detail=error.detail)
+        kept = type(error)(error.message, detail=error.detail)
         line.start_failed(kept, now)
         error.retry_after = kept.retry_after
         if not any(line.current(State.STARTING, State.READY)):
@@ -290,7 +300,7 @@ class Schedule:
             replica.move(Move.STOP, now)
             self._deadlines.clear(("start", replica.id))
             if replica.trial:
-                self._disprove(line, replica, start_failed(replica, f"it was stopped: {why}", ()))
+                self._disprove(line, replica, start_failed(line, f"it was stopped: {why}", ()))
             self._stop(replica)
         elif replica.state in (State.READY, State.DRAINING):
             self.drain(line, replica, why, now)
@@ -337,9 +347,7 @@ class Schedule:
             replica = self.replicas[key]
             line = self.lines[replica.endpoint]
             if kind == "start":
-                replica.move(Move.STOP, now)
-                self._start_ended(replica, start_timeout(replica, now - replica.started_at), now)
-                self._stop(replica)
+                self.emit(Overdue(replica.id))
             elif kind == "drain":
                 replica.move(Move.STOP, now)
                 self._stop(replica)

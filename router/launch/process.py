@@ -122,6 +122,10 @@ class ProcessLauncher:
         forked = self._replicas.get(replica)
         return {} if forked is None else {**forked.said, "pid": forked.pid}
 
+    def last_words(self, replica: str) -> tuple[str, ...]:
+        forked = self._replicas.get(replica)
+        return () if forked is None else tuple(last_lines(forked.log, SHOWN))
+
     # Templates
 
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:

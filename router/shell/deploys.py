@@ -27,6 +27,7 @@ from torpor.wire import NAME
 log = logging.getLogger("torpor.deploys")
 
 SHOWN = 5  # packages named in a deploy's events
+CLEAR_WITHIN = 30.0  # seconds that a failed deploy waits for the end of its replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +122,35 @@ class Deploys:
             tell(phase("checked", request.bento))
             tell(phase("preparing environment", shortened(needs.requirements)))
             python = await self._packages.environment(needs, lambda line: tell({"event": "log", "line": line}))  # 2
-            before = self._catalog.endpoints.get(request.name)
-            revision = before.revision + 1 if before else 1
-            tell(phase("starting", f"revision {revision}"))
-            plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
-            learned = await self._try(plan, request.settings)  # 3
             try:
-                fits(learned.memory, request.settings.memory_limit)
-                await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
-                await self._commit(self._entry(request, revision, learned, before), before)
+                await self._start_and_commit(request, needs, python, tell)
             except BaseException:
-                self._engine.abandon(request.name)
+                await self._clear(request.name)
                 raise
+
+    async def _start_and_commit(self, request: Request, needs: Needs, python: Path, tell: Tell) -> None:
+        before = self._catalog.endpoints.get(request.name)
+        revision = before.revision + 1 if before else 1
+        tell(phase("starting", f"revision {revision}"))
+        plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
+        learned = await self._try(plan, request.settings)  # 3
+        try:
+            fits(learned.memory, request.settings.memory_limit)
+            await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
+            await self._commit(self._entry(request, revision, learned, before), before)
+        except BaseException:
+            self._engine.abandon(request.name)
+            raise
+
+    async def _clear(self, name: str) -> None:
+        """Of a first deploy that failed nothing stays, once its replica has ended."""
+        if name in self._catalog.endpoints:
+            return
+        with anyio.move_on_after(CLEAR_WITHIN, shield=True) as waited:
+            await self._engine.when_ended(name)
+        if not waited.cancelled_caught:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._forget, name)
 
     async def _commit(self, entry: Registered, before: Registered | None) -> None:
         """The old port is given up when the new revision is written, the new one when it could not be."""

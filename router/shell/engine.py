@@ -74,6 +74,7 @@ class Engine:
             ef.Stop: self._hand_over,
             ef.Keep: self._hand_over,
             ef.Drop: self._hand_over,
+            ef.Overdue: self._overdue,
             ef.Grant: self._grant,
             ef.Refuse: self._refuse,
             ef.Proved: self._proved,
@@ -260,6 +261,11 @@ class Engine:
         await self._when_asleep(endpoint, ev.Removed(endpoint))
         self.efforts.forget(endpoint)
 
+    async def when_ended(self, endpoint: str) -> None:
+        """Returns when nothing of the endpoint runs."""
+        while (line := self.schedule.lines.get(endpoint)) is not None and not line.asleep():
+            await self._asleep_event(endpoint).wait()
+
     async def shut_down(self) -> None:
         """Law 9. Returns when nothing runs any more."""
         self.tell(ev.ShutDown())
@@ -295,6 +301,9 @@ class Engine:
         if call is not None:
             self._keys.pop(id(call), None)
         return call
+
+    def _overdue(self, effect: ef.Overdue) -> None:
+        self.tell(ev.Late(effect.replica, self.launcher.last_words(effect.replica)))
 
     def _grant(self, effect: ef.Grant) -> None:
         call = self._answered(effect.call)

@@ -55,6 +55,10 @@ class Launcher(Protocol):
         """What the replica said when it became ready: schema, facts, modules; and `pid`."""
         ...
 
+    def last_words(self, replica: str) -> tuple[str, ...]:
+        """The last lines of its log so far; none where it has no process."""
+        ...
+
 
 class Templates(Protocol):
     """Processes that have a service loaded, to fork replicas from."""

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from router.core import events as ev
-from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Proved, Refuse, Start, Stop
+from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Overdue, Proved, Refuse, Start, Stop
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 
@@ -29,6 +29,8 @@ class Play:
 
     def tell(self, event: ev.Event) -> list[Effect]:
         effects = self.schedule.step(event, self.now)
+        for late in only(Overdue, effects):
+            effects += self.schedule.step(ev.Late(late.replica, ("its last line",)), self.now)
         self.effects += effects
         return effects
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.core import events as ev
-from router.core.effects import Grant, Stop
+from router.core.effects import Grant, Refuse, Stop
 from tests.core.play import Play, grants, only, refusals, starts, stops
 from torpor.errors import Conflict
 
@@ -95,7 +95,10 @@ def test_law_6_a_start_that_loses_to_a_stop_is_still_reaped() -> None:
     [replica] = starts(play.want("a"))
     effects = play.later(10)
     assert refusals(effects) == {"a": "start_timeout"}
+    assert only(Refuse, effects)[0].error.detail == {"log": ["its last line"]}
     assert stops(effects) == [replica]
+    refused = only(Refuse, play.want("b"))[0].error
+    assert (refused.code, refused.detail) == ("start_timeout", {"log": ["its last line"]}), "while it backs off"
     assert play.tell(ev.Ready(replica)) == []  # it came up after all: nobody is sent to it
     assert play.state(replica) == "stopping"
     play.tell(ev.Exited(replica, -15))

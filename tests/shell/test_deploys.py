@@ -15,7 +15,16 @@ from router.core.settings import Settings
 from router.shell.deploys import Deploys, Needs, Request
 from tests.shell.fakes.owned import FakePackages, FakePorts, FakeRecords
 from tests.shell.fakes.stage import Stage, beside_an_engine
-from torpor.errors import BadRequest, Conflict, EndpointNotFound, InternalError, InvalidService, NotFound, StartFailed
+from torpor.errors import (
+    BadRequest,
+    Conflict,
+    EndpointNotFound,
+    InternalError,
+    InvalidService,
+    NotFound,
+    StartFailed,
+    StartTimeout,
+)
 
 PATIENCE = 20.0  # seconds until a scenario that hangs is a failure
 
@@ -153,7 +162,9 @@ def test_a_trial_that_fails_leaves_the_previous_revision_or_nothing(deployed_bef
         with pytest.raises(StartFailed, match="ZeroDivisionError") as raised:
             await house.deploy("broken:1", port=7401)
         assert raised.value.detail == {"log": ["    1 / 0"]}
+        assert ("torpor logs e" in raised.value.message) == deployed_before
         await house.same(before)
+        assert house.forgotten == ([] if deployed_before else ["e"])
         if deployed_before:
             assert house.stage.want().lease is not None
         await house.deploy("b:3")
@@ -194,6 +205,28 @@ def test_a_deploy_that_fails_anywhere_leaves_everything_as_it_was(
         with pytest.raises((InvalidService, InternalError, Conflict)):
             await house.deploy("b:2", port=7401)
         await house.same(before)
+
+    play(scenario)
+
+
+def test_what_a_failed_first_deploy_wrote_is_removed_once_its_replica_has_ended() -> None:
+    async def scenario(house: House) -> None:
+        house.packages.known["slow:1"] = Needs(Path("/src"), Path("/bento"), "service:Slow")
+        house.launcher.hold_stop()
+        async with anyio.create_task_group() as tasks:
+
+            async def deploy() -> None:
+                with pytest.raises(StartTimeout) as raised:
+                    await house.deploy("slow:1", start_within=0.1)
+                assert raised.value.detail == {"log": ["loads for ever"]}
+                assert "torpor logs" not in raised.value.message
+
+            tasks.start_soon(deploy)
+            await until(lambda: house.launcher.holding == 1)
+            assert house.forgotten == []
+            house.launcher.release()
+        assert house.forgotten == ["e"]
+        assert house.launcher.alive == {}
 
     play(scenario)
 
@@ -243,10 +276,11 @@ def test_a_caller_who_leaves_anywhere_leaves_everything_as_it_was(
             tasks.start_soon(lambda: house.deploy("b:2", port=7401))
             await until(reached)
             tasks.cancel_scope.cancel()
-        for gate in (house.packages.gate, house.ports.gate):
-            gate.open()
-        house.launcher.release()
+            for gate in (house.packages.gate, house.ports.gate):
+                gate.open()
+            house.launcher.release()
         await house.same(before)
+        assert set(house.forgotten) <= (set() if deployed_before else {"e"})
         await house.deploy("b:3")
         assert house.catalog.endpoints["e"].bento == "b:3"
 

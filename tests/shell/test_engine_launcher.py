@@ -65,7 +65,9 @@ def test_a_stop_before_it_is_ready_ends_it_at_once(play: Play, stage: Stage) -> 
         await stage.launcher.start("e-1-d", stage.plan("Slow"), heard.append)
         while "loads for ever" not in stage.log("e-1-d"):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.002)
+        assert stage.launcher.last_words("e-1-d") == ("loads for ever",)
         await stage.launcher.stop("e-1-d", 600)
+        assert stage.launcher.last_words("e-1-d") == ()
         assert [(type(event), getattr(event, "status", None)) for event in heard] == [(Exited, -signal.SIGTERM)]
 
     play(scenario())

@@ -154,6 +154,9 @@ class FakeLauncher:
         ready = {"modules": ["json"], "schema": {"name": kind(fake.plan)}, "facts": {}, "phases": {"fork": 0.01}}
         return {"pid": fake.pid, **(ready if fake.ready else {})}
 
+    def last_words(self, replica: str) -> tuple[str, ...]:
+        return ("loads for ever",) if replica in self.alive else ()
+
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         if self._keep_gate is not None:
             await self._keep_gate.wait()
