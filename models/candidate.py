@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.samples import Text
 from torpor.onnx import GRAPH, open_session, read_card, session_options
 from torpor.tokenizer import open_tokenizer
 
@@ -19,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 class Candidate:
-    """One graph of an artifact with its tokenizer; `answer` gives embeddings or logits for a batch of texts."""
+    """One graph of an artifact with its tokenizer; `answer` gives embeddings or logits for texts or pairs of them."""
 
     def __init__(self, folder: Path, session: onnxruntime.InferenceSession) -> None:
         self.card: dict[str, Any] = read_card(folder)
@@ -27,17 +28,23 @@ class Candidate:
         self.tokenizer = open_tokenizer(folder, self.card["max_tokens"])
         self.inputs = {each.name for each in session.get_inputs()}
 
-    def answer(self, texts: Sequence[str]) -> Floats:
-        tokens = [self.tokenizer.encode(text) for text in texts]
-        ids = np.full((len(texts), max(map(len, tokens))), self.tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, each in enumerate(tokens):
-            ids[row, : len(each)], mask[row, : len(each)] = each, 1
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    def answer(self, texts: Sequence[Text]) -> Floats:
+        tokens = [self._encode(text) for text in texts]
+        ids = np.full((len(texts), max(len(each) for each, _ in tokens)), self.tokenizer.pad_id, dtype=np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
+        for row, (each, kinds) in enumerate(tokens):
+            ids[row, : len(each)], mask[row, : len(each)], types[row, : len(each)] = each, 1, kinds
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         output = self.session.run(None, {name: array for name, array in feed.items() if name in self.inputs})[0]
-        if self.card["task"] == "text-classification":
+        if self.card["task"] != "feature-extraction":
             return np.asarray(output, dtype=np.float32)
         return self._pool(np.asarray(output, dtype=np.float32), mask)
+
+    def _encode(self, text: Text) -> tuple[list[int], list[int]]:
+        if isinstance(text, str):
+            ids = self.tokenizer.encode(text)
+            return ids, [0] * len(ids)
+        return self.tokenizer.encode_pair(*text)
 
     def _pool(self, hidden: Floats, mask: NDArray[np.int64]) -> Floats:
         if self.card["pooling"] == "cls":

@@ -59,7 +59,8 @@ def export(order: Order, steps: Steps) -> Exported:
     """
     check(order)
     steps.begin(f"reading {order.source}")
-    source, samples = find_source(order.source), read_samples(order.samples)
+    source, samples = find_source(order.source), read_samples(order.samples, ranking=order.task == "text-ranking")
+    check_head(order.task, source)
     key = _key(order, source, samples)
     found = None if order.force else store.find(order.name, key)
     if found is not None and (order.allow_worse or not found.info.metadata["worse"]):
@@ -71,7 +72,7 @@ def export(order: Order, steps: Steps) -> Exported:
         steps.begin(f"exporting to ONNX, {' and '.join(order.precisions)}")
         write_graphs(source, order.task, list(order.precisions), artifact, work)
         steps.begin("tokenizer")
-        form = write_tokenizer(source, samples.texts, artifact)
+        form = write_tokenizer(source, samples.single, artifact)
         card = _card(order, source, key, form)
         _write(artifact, card)
         steps.begin(f"asking PyTorch for {len(samples.texts)} samples")
@@ -97,6 +98,27 @@ def check(order: Order) -> None:
             f"Use --precision with one or both of {','.join(PRECISIONS)}."
         )
     store.check_name(order.name)
+
+
+def check_head(task: str, source: Source) -> None:
+    """Refuses a source without the layer that the task needs. Raises BadRequest."""
+    built = ", ".join(source.config.get("architectures") or ["no named class"])
+    if task != "feature-extraction" and "ForSequenceClassification" not in built:
+        raise BadRequest(
+            f"{source.folder} is {built}: it has no trained classes or scores.\n"
+            "Fine-tune it as AutoModelForSequenceClassification first, or use --task feature-extraction."
+        )
+    outputs = len(source.labels)
+    if task == "text-ranking" and outputs != 1:
+        raise BadRequest(
+            f"{source.folder} has {outputs} outputs; a model that ranks has one, the score.\n"
+            "Use --task text-classification, or a cross-encoder that was trained with num_labels=1."
+        )
+    if task == "text-classification" and outputs < 2:
+        raise BadRequest(
+            f"{source.folder} has one output, which is a score and no class.\n"
+            "Use --task text-ranking for a cross-encoder, or train with one output a class."
+        )
 
 
 def judge(
@@ -135,7 +157,7 @@ def _compare(
     texts = samples.texts
     singles = gate.stacked([candidate.answer([text]) for text in texts])
     batched = gate.stacked([candidate.answer(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)])
-    metrics = gate.compare(task, reference.answers, singles, batched)
+    metrics = gate.compare(task, reference.answers, singles, batched, samples.queries)
     before = gate.task_metric(task, reference.answers, samples, source.labels)
     after = gate.task_metric(task, singles, samples, source.labels)
     if before is not None and after is not None:
@@ -165,6 +187,7 @@ def _card(order: Order, source: Source, key: dict[str, Any], tokenizer: str) -> 
         "normalize": source.normalize,
         "dimension": source.config.get("hidden_size", 0),
         "labels": source.labels if order.task == "text-classification" else [],
+        "activation": source.activation if order.task != "feature-extraction" else "identity",
         "tokenizer": tokenizer,
     }
 

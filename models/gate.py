@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from models.samples import Samples
 from torpor.errors import ExportRefused
 
 Floats = NDArray[np.float32]
-TASKS = ("feature-extraction", "text-classification")
+TASKS = ("feature-extraction", "text-classification", "text-ranking")
+TIED = 0.01  # of the range of all scores: documents that are this near to the best one are as good
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,38 @@ BOUNDS: dict[tuple[str, str], tuple[Bound, ...]] = {
         Bound("ranking", 0.97),
         Bound("metric_loss", 0.02, at_most=True),
     ),
+    ("text-ranking", "fp32"): (
+        Bound("max_abs_error", 1e-2, at_most=True),
+        Bound("ranking", 0.999),
+        Bound("ranking_batched", 0.999),
+        Bound("first", 0.99),
+        Bound("metric_loss", 0.005, at_most=True),
+    ),
+    ("text-ranking", "int8"): (
+        Bound("ranking", 0.97),
+        Bound("ranking_batched", 0.97),
+        Bound("first", 0.9),
+        Bound("metric_loss", 0.02, at_most=True),
+    ),
 }
 
 
-def compare(task: str, wanted: Floats, got: Floats, batched: Floats) -> dict[str, float]:
+def compare(task: str, wanted: Floats, got: Floats, batched: Floats, queries: Sequence[str] = ()) -> dict[str, float]:
     """The metrics of one graph. `got` are answers to single texts, `batched` to padded batches of the same texts.
 
     feature-extraction: `ranking` is Spearman's correlation of all pairs' similarities, `neighbours` the share of
     texts with the same nearest neighbour. text-classification: `ranking` is that of all class probabilities.
+    text-ranking: `ranking` is that of all scores, `first` the share of `queries` with the same best document.
     """
     metrics = {"max_abs_error": float(np.abs(wanted - got).max())}
     if task == "text-classification":
         metrics["agreement"] = float((wanted.argmax(1) == got.argmax(1)).mean())
         metrics["agreement_batched"] = float((wanted.argmax(1) == batched.argmax(1)).mean())
         metrics["ranking"] = spearman(softmax(wanted).ravel(), softmax(got).ravel())
+    elif task == "text-ranking":
+        metrics["ranking"] = spearman(wanted.ravel(), got.ravel())
+        metrics["ranking_batched"] = spearman(wanted.ravel(), batched.ravel())
+        metrics["first"] = same_first(wanted.ravel(), got.ravel(), queries)
     else:
         cosines = cosine(wanted, got)
         metrics["cosine_mean"], metrics["cosine_min"] = float(cosines.mean()), float(cosines.min())
@@ -83,9 +103,12 @@ def task_metric(task: str, answers: Floats, samples: Samples, labels: list[str])
     """Accuracy, or Spearman's correlation with the given scores; None where the samples say nothing."""
     if task == "text-classification" and samples.labels:
         guesses = answers.argmax(1)
-        told = [(guess, label) for guess, label in zip(guesses, samples.labels, strict=True) if label is not None]
-        right = [label in (str(guess), labels[guess] if guess < len(labels) else None) for guess, label in told]
+        named = [(guess, label) for guess, label in zip(guesses, samples.labels, strict=True) if label is not None]
+        right = [label in (str(guess), labels[guess] if guess < len(labels) else None) for guess, label in named]
         return float(np.mean(right))
+    if task == "text-ranking" and samples.relevance:
+        told = [row for row, score in enumerate(samples.relevance) if score is not None]
+        return spearman(np.array([samples.relevance[row] for row in told], dtype=np.float32), answers.ravel()[told])
     if task == "feature-extraction" and len(samples.pairs) > 1:
         one, other, score = (np.array(column) for column in zip(*samples.pairs, strict=True))
         return spearman(score, cosine(answers[one], answers[other]))
@@ -132,6 +155,16 @@ def nearest(square: Floats) -> NDArray[np.int64]:
     others = square.copy()
     np.fill_diagonal(others, -np.inf)
     return np.asarray(others.argmax(axis=1), dtype=np.int64)
+
+
+def same_first(wanted: Floats, got: Floats, queries: Sequence[str]) -> float:
+    """Of how many queries the document that comes first is the original's first, or tied with it."""
+    tied = TIED * float(np.ptp(wanted))
+    rows: dict[str, list[int]] = {}
+    for row, query in enumerate(queries):
+        rows.setdefault(query, []).append(row)
+    found = [wanted[own][got[own].argmax()] >= wanted[own].max() - tied for own in rows.values()]
+    return float(np.mean(found)) if np.isfinite(got).all() else float("nan")
 
 
 def softmax(logits: Floats) -> Floats:

@@ -24,7 +24,7 @@ def export_graph(source: Source, task: str, folder: Path) -> Path:
         main_export(
             str(source.folder),
             output=folder,
-            task=task,
+            task="feature-extraction" if task == "feature-extraction" else "text-classification",
             opset=OPSET,
             do_validation=False,  # the gate does it, on real texts
             library_name="transformers",  # pooling stays in the service, where the reader sees it

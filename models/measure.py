@@ -45,10 +45,11 @@ def cost(folder: Path, precision: str) -> dict[str, float]:
     began = time.perf_counter()
     candidate = open_candidate(folder, precision)
     opened = time.perf_counter() - began
+    probe = (PROBE, PROBE) if candidate.card["task"] == "text-ranking" else PROBE
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        candidate.answer([PROBE])
+        candidate.answer([probe])
         times.append(time.perf_counter() - began)
     after = memory()
     return {

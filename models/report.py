@@ -16,6 +16,7 @@ FIGURES = (
     ("padded batch", "cosine_batched", "{:.5f}"),
     ("same class", "agreement", "{:.3f}"),
     ("ranking", "ranking", "{:.4f}"),
+    ("same first", "first", "{:.3f}"),
     ("same neighbour", "neighbours", "{:.3f}"),
     ("task metric", "metric", "{:.4f}"),
     ("p50", "latency_p50", "ms"),

@@ -1,10 +1,12 @@
-"""Samples: the texts that the gate sends through a model before and after its export."""
+"""Samples: the texts, or pairs of texts, that the gate sends through a model before and after its export."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +72,55 @@ BUILT_IN = (
     LONGEST,
 )
 
+# For a model that ranks: each of these with each of those.
+QUERIES = (*(text for text in BUILT_IN if text.endswith("?")), "hello", "late delivery", "sort a list in python")
+DOCUMENTS = (*BUILT_IN[4:20:2], *BUILT_IN[20:37:2], *BUILT_IN[46:48], LONGEST)
+
+Text = str | tuple[str, str]  # what a model is given at once: one text, or a query and a document
+
 
 @dataclass(frozen=True)
 class Samples:
     """Texts, and what they should come out as where that is known.
 
     `labels` are class names or indices, one a text, for a classifier; `pairs` are (index, index, score) for
-    embeddings. Both may be empty.
+    embeddings; `relevance` are scores, one a text, where each text is a query with a document. All may be empty.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     labels: tuple[str | None, ...] = ()
     pairs: tuple[tuple[int, int, float], ...] = ()
+    relevance: tuple[float | None, ...] = ()
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Every single text, once."""
+        return tuple(dict.fromkeys(each for text in self.texts for each in singles(text)))
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        return tuple(singles(text)[0] for text in self.texts)
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps([self.texts, self.labels, self.pairs]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.texts, self.labels, self.pairs, self.relevance]).encode()).hexdigest()[
+            :16
+        ]
 
 
-def read_samples(path: Path | None) -> Samples:
+def singles(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
+def read_samples(path: Path | None, *, ranking: bool = False) -> Samples:
     """The built-in texts, and those of a file: plain lines, or JSON lines when its name ends in .jsonl.
 
-    A JSON line is `{"text"}`, `{"text", "label"}`, or `{"text", "text2", "score"}` (how alike the two are).
+    A JSON line is `{"text"}`, `{"text", "label"}`, or `{"text", "text2", "score"}` (how alike the two are). With
+    `ranking` the built-in texts are pairs, and so has each line to be: a query, a document, how relevant it is.
     Raises BadRequest naming the line that is none of these.
     """
+    if ranking:
+        return _ranked([] if path is None else _rows(path), path)
     texts, labels, pairs = list(BUILT_IN), [None] * len(BUILT_IN), []
     rows = [] if path is None else _rows(path)
     labels_found: list[str | None] = list(labels)
@@ -106,6 +133,21 @@ def read_samples(path: Path | None) -> Samples:
             pairs.append((len(texts) - 2, len(texts) - 1, float(row["score"])))
     known = tuple(labels_found) if any(label is not None for label in labels_found) else ()
     return Samples(tuple(texts), known, tuple(pairs))
+
+
+def _ranked(rows: Iterable[dict[str, Any]], path: Path | None) -> Samples:
+    texts: list[Text] = list(product(QUERIES, DOCUMENTS))
+    relevance: list[float | None] = [None] * len(texts)
+    for number, row in enumerate(rows, 1):
+        if "text2" not in row:
+            raise BadRequest(
+                f"{path}, sample {number} is one text; a model that ranks reads a query and a document.\n"
+                'Write {"text": "the query", "text2": "the document", "score": 0.8}, one a line, in a .jsonl file.'
+            )
+        texts.append((row["text"], row["text2"]))
+        relevance.append(float(row["score"]))
+    known = tuple(relevance) if any(score is not None for score in relevance) else ()
+    return Samples(tuple(texts), relevance=known)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -32,9 +32,19 @@ class Source:
     normalize: bool
 
     @property
+    def activation(self) -> str:
+        """What makes scores of a classifier's logits: softmax, sigmoid or identity."""
+        # A cross-encoder's own is a class by its full name, where sentence-transformers saves it now, or did before 4.
+        now, before = self.config.get("sentence_transformers") or {}, "sbert_ce_default_activation_function"
+        if str(now.get("activation_fn") or self.config.get(before)).endswith(".Identity"):
+            return "identity"
+        several = self.config.get("problem_type") == "multi_label_classification"
+        return "sigmoid" if several or len(self.labels) == 1 else "softmax"
+
+    @property
     def labels(self) -> list[str]:
         """A classifier's class names in the order of its logits."""
-        names = self.config.get("id2label") or {}
+        names = self.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}  # what transformers leaves out
         return [str(names[key]) for key in sorted(names, key=int)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import json
 import zlib
 from collections.abc import Sequence
@@ -49,7 +50,8 @@ def write_compact(folder: Path, max_tokens: int, texts: Sequence[str]) -> bool:
     (folder / WORDS).write_bytes(b"".join(words))
     (folder / INDEX).write_bytes(_index(words))
     (folder / COMPACT).write_text(json.dumps(facts), encoding="utf-8")
-    if same_ids(whole, CompactEncoder(folder, max_tokens), [*texts, *_words_as_texts(words)]):
+    compact, texts = CompactEncoder(folder, max_tokens), list(texts)
+    if same_ids(whole, compact, [*texts, *_words_as_texts(words)]) and same_pairs(whole, compact, texts):
         return True
     for name in (WORDS, INDEX, COMPACT):
         (folder / name).unlink()
@@ -59,6 +61,13 @@ def write_compact(folder: Path, max_tokens: int, texts: Sequence[str]) -> bool:
 def same_ids(whole: WholeEncoder, compact: CompactEncoder, texts: Sequence[str]) -> bool:
     """True when both give the same ids for every text."""
     return all(whole.encode(text) == compact.encode(text) for text in texts)
+
+
+def same_pairs(whole: WholeEncoder, compact: CompactEncoder, texts: Sequence[str]) -> bool:
+    """True when both give the same ids and types for each text with the next one, in both orders."""
+    forth = list(itertools.pairwise(texts))
+    back = [(other, one) for one, other in forth]
+    return all(whole.encode_pair(*pair) == compact.encode_pair(*pair) for pair in (*forth, *back))
 
 
 def _facts(stored: dict[str, Any], whole: WholeEncoder) -> dict[str, Any] | None:
@@ -80,6 +89,7 @@ def _facts(stored: dict[str, Any], whole: WholeEncoder) -> dict[str, Any] | None
     return {
         "head": around[:at],
         "tail": around[at + 1 :],
+        "pair": _around_two(whole, model["unk_token"], unknown),
         "unknown": unknown,
         "pad_id": whole.pad_id,
         "special": [token["content"] for token in added],
@@ -88,6 +98,15 @@ def _facts(stored: dict[str, Any], whole: WholeEncoder) -> dict[str, Any] | None
         "longest_piece": max(len(word) for word in vocabulary),
         "shell": shell | {"truncation": None, "padding": None},
     }
+
+
+def _around_two(whole: WholeEncoder, word: str, number: int) -> dict[str, Any]:
+    """What the post-processor puts before, between and after two texts, and the type of each text's tokens."""
+    ids, types = whole.encode_pair(word, word)
+    one = ids.index(number)
+    other = ids.index(number, one + 1)
+    parts = (slice(0, one), slice(one + 1, other), slice(other + 1, None))
+    return {"around": [[ids[part], types[part]] for part in parts], "texts": [types[one], types[other]]}
 
 
 def _in_order(vocabulary: dict[str, int]) -> list[bytes]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import sys
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +36,13 @@ class TextEncoder(Protocol):
     pad_id: int
 
     def encode(self, text: str) -> list[int]: ...
+
+    def encode_pair(self, one: str, other: str) -> tuple[list[int], list[int]]:
+        """Two texts as one row: its ids, and which text each token is of (BERT's token types).
+
+        Where both do not fit, the longer one is cut first, and both alike once they are equally long.
+        """
+        ...
 
 
 def open_tokenizer(model: StoredModel | str | os.PathLike[str], max_tokens: int) -> TextEncoder:
@@ -68,6 +76,10 @@ class WholeEncoder:
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
+    def encode_pair(self, one: str, other: str) -> tuple[list[int], list[int]]:
+        found = self.tokenizer.encode(one, other)
+        return found.ids, found.type_ids
+
 
 class CompactEncoder:
     """WordPiece over a memory-mapped vocabulary; the library normalises the text and splits it into words.
@@ -86,6 +98,8 @@ class CompactEncoder:
         self.pad_id: int = facts["pad_id"]
         self.head: list[int] = facts["head"]  # what the post-processor puts around a text: [CLS] ... [SEP]
         self.tail: list[int] = facts["tail"]
+        # Likewise around and between two texts: tokens and their types. None in artifacts that were made without.
+        self.pair: dict[str, Any] | None = facts.get("pair")
         self.special: list[str] = facts["special"]
         self.prefix: str = facts["prefix"]  # of a piece that goes on with a word
         self.unknown = (int(facts["unknown"]),)
@@ -96,16 +110,37 @@ class CompactEncoder:
         self.whole: WholeEncoder | None = None
 
     def encode(self, text: str) -> list[int]:
-        if any(token in text for token in self.special):
-            self.whole = self.whole or WholeEncoder(self.folder, self.max_tokens)
-            return self.whole.encode(text)
-        room = self.max_tokens - len(self.head) - len(self.tail)
+        if self.spells_special(text):
+            return self.opened_whole().encode(text)
+        return [*self.head, *self.words(text, self.max_tokens - len(self.head) - len(self.tail)), *self.tail]
+
+    def encode_pair(self, one: str, other: str) -> tuple[list[int], list[int]]:
+        if self.pair is None or self.spells_special(one) or self.spells_special(other):
+            return self.opened_whole().encode_pair(one, other)
+        (head, between, tail), (first, second) = self.pair["around"], self.pair["texts"]
+        room = self.max_tokens - sum(len(ids) for ids, _ in self.pair["around"])
+        words, others = self.words(one), self.words(other)  # whole: which of the two is the longer one counts
+        kept, others_kept = cut(len(words), len(others), room)
+        del words[kept:], others[others_kept:]
+        ids = [*head[0], *words, *between[0], *others, *tail[0]]
+        return ids, [*head[1], *[first] * len(words), *between[1], *[second] * len(others), *tail[1]]
+
+    def spells_special(self, text: str) -> bool:
+        return any(token in text for token in self.special)
+
+    def opened_whole(self) -> WholeEncoder:
+        self.whole = self.whole or WholeEncoder(self.folder, self.max_tokens)
+        return self.whole
+
+    def words(self, text: str, room: int = sys.maxsize) -> list[int]:
+        """The ids of a text's words, `room` of them at most."""
         ids: list[int] = []
         for word, _ in self.pre_tokenizer.pre_tokenize_str(self.normalizer.normalize_str(text)):
             ids += self.pieces(word)
             if len(ids) >= room:
+                del ids[room:]
                 break
-        return [*self.head, *ids[:room], *self.tail]
+        return ids
 
     def pieces(self, word: str) -> tuple[int, ...]:
         """The ids of one word."""
@@ -133,6 +168,18 @@ class CompactEncoder:
             else:
                 return self.unknown
         return tuple(ids)
+
+
+def cut(one: int, other: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept: "longest first", as the tokenizers library counts it."""
+    if one + other <= room:
+        return one, other
+    if one > other:
+        kept, shorter = cut(other, one, room)
+        return shorter, kept
+    if one + max(one, room - one) <= room:
+        return one, room - one
+    return room // 2, room // 2 + room % 2
 
 
 class Vocabulary:

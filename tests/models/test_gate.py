@@ -88,6 +88,46 @@ def test_a_classifier_is_judged_by_its_classes_and_its_labels(tmp_path: Path, ho
     assert store.find("judge", {"task": "text-classification"}) is not None
 
 
+@pytest.mark.parametrize(
+    ("task", "classes", "message"),
+    [
+        ("text-classification", 0, "no trained classes"),
+        ("text-ranking", 0, "no trained classes"),
+        ("text-classification", 1, "one output, which is a score"),
+        ("text-ranking", 2, "2 outputs; a model that ranks has one"),
+    ],
+)
+def test_a_source_without_the_tasks_layer_is_refused_at_once(
+    task: str, classes: int, message: str, tmp_path: Path, home: Path
+) -> None:
+    from tests.models.tiny import make_tiny
+
+    folder = make_tiny(tmp_path / "source", classes=classes)
+    with pytest.raises(BadRequest, match=message):
+        export(Order(str(folder), task, ("fp32",), "headless"), QUIET)
+
+
+def test_the_first_document_may_be_another_that_is_as_good() -> None:
+    wanted = np.array([9, 8.95, 1, 0, 5], dtype=np.float32)
+    queries = ["a", "a", "a", "b", "b"]
+    assert gate.same_first(wanted, np.array([1, 2, 0, 0, 1], dtype=np.float32), queries) == 1
+    assert gate.same_first(wanted, np.array([1, 0, 2, 0, 1], dtype=np.float32), queries) == 0.5
+
+
+def test_a_model_that_ranks_is_sampled_with_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"text": "a", "text2": "b", "score": 1}\n{"text": "a", "text2": "c", "score": 0}\n')
+    samples = read_samples(path, ranking=True)
+    assert samples.texts[-2:] == (("a", "b"), ("a", "c"))
+    assert samples.queries[-1] == "a"
+    logits = np.zeros((len(samples.texts), 1), dtype=np.float32)
+    logits[-2:, 0] = (3, -3)
+    assert gate.task_metric("text-ranking", logits, samples, []) == pytest.approx(1)
+    path.write_text('{"text": "a"}')
+    with pytest.raises(BadRequest, match="sample 1 is one text"):
+        read_samples(path, ranking=True)
+
+
 def test_not_a_number_fails_every_bound() -> None:
     nan = {bound.metric: float("nan") for bounds in gate.BOUNDS.values() for bound in bounds}
     for (task, precision), bounds in gate.BOUNDS.items():

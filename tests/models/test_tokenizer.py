@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,25 @@ def test_it_gives_the_librarys_ids(folder: Path, max_tokens: int) -> None:
     whole, compact = WholeEncoder(folder, max_tokens), CompactEncoder(folder, max_tokens)
     for text in (*BUILT_IN, *TRICKY):
         assert compact.encode(text) == whole.encode(text), text[:60]
+
+
+@pytest.mark.parametrize("max_tokens", [9, 64])
+def test_it_gives_the_librarys_pairs(folder: Path, max_tokens: int) -> None:
+    whole, compact = WholeEncoder(folder, max_tokens), CompactEncoder(folder, max_tokens)
+    texts = (*TRICKY, *BUILT_IN[:4], *BUILT_IN[-4:], "one two three", "one two three four")
+    for one in texts:
+        for other in texts:
+            assert compact.encode_pair(one, other) == whole.encode_pair(one, other), (one[:40], other[:40])
+
+
+def test_types_tell_the_two_texts_apart_and_an_older_artifact_gives_them_too(folder: Path, tmp_path: Path) -> None:
+    ids, types = CompactEncoder(folder, 64).encode_pair("a cat", "dogs bark")
+    assert types == [0, 0, 0, 0, 1, 1, 1]
+    older = shutil.copytree(folder, tmp_path / "older")
+    facts = json.loads((older / COMPACT).read_bytes())
+    del facts["pair"]
+    (older / COMPACT).write_text(json.dumps(facts))
+    assert CompactEncoder(older, 64).encode_pair("a cat", "dogs bark") == (ids, types)
 
 
 def test_the_compact_form_is_opened_where_it_is_there(folder: Path) -> None:

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +14,8 @@ import pytest
 from models.reference import ask_torch
 from models.samples import BUILT_IN
 from models.source import find_source
-from tests.models.minilm import REPOSITORY, minilm_environment
+from tests.models.minilm import minilm_environment
+from tests.system.serving import serving
 
 TEXTS = [*BUILT_IN[:12], BUILT_IN[-1]]  # the last is longer than the model reads
 
@@ -33,51 +28,13 @@ NEAR = {"fp32": (0.9999, 0.9999), "int8": (0.985, 0.9)}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of the service as it is deployed, in int8."""
-    with serving("int8", tmp_path_factory.mktemp("serve")) as client:
+    with embedding("int8", tmp_path_factory.mktemp("serve")) as client:
         yield client
 
 
-@contextlib.contextmanager
-def serving(precision: str, folder: Path) -> Iterator[httpx.Client]:
-    """A client of `bentoml serve`."""
+def embedding(precision: str, folder: Path) -> contextlib.AbstractContextManager[httpx.Client]:
     environment = minilm_environment() | {"TORPOR_PRECISION": precision}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (folder / "log").open("w+")
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "services.embedding.service:Embedding"]
-    server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # its workers are ended with it, and nothing else
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            wait_until_ready(client, server, Path(log.name))
-            yield client
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-        log.close()
-
-
-def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path, tries: int = 300) -> None:
-    for _ in range(tries):
-        assert server.poll() is None, log.read_text()
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(log.read_text())
+    return serving("services.embedding.service:Embedding", environment, folder)
 
 
 def embed(service: httpx.Client, texts: Any) -> httpx.Response:
@@ -86,7 +43,7 @@ def embed(service: httpx.Client, texts: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_embeddings_agree_with_pytorch(precision: str, service: httpx.Client, tmp_path: Path) -> None:
-    with contextlib.nullcontext(service) if precision == "int8" else serving(precision, tmp_path) as client:
+    with contextlib.nullcontext(service) if precision == "int8" else embedding(precision, tmp_path) as client:
         answer = embed(client, TEXTS)
     assert answer.status_code == 200
     vectors = np.array(answer.json(), dtype=np.float32)
