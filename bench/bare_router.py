@@ -54,6 +54,9 @@ class Standing:
     def said(self, replica: str) -> Mapping[str, Any]:
         return {}
 
+    def last_words(self, replica: str) -> tuple[str, ...]:
+        return ()
+
     async def keep(self, template: str, plan: Plan, tell: Callable[[Event], None]) -> None:
         tell(Unkept(template, "a socket of somebody else's"))
 

@@ -13,6 +13,7 @@ from router.proxy.exchange import Exchange
 from router.proxy.head import CHUNKED, RequestHead, bad, body_too_large, check_partial, too_slow
 from router.proxy.refusal import refusal
 from router.proxy.stamp import to_caller
+from router.proxy.waking import failed_events
 from torpor.errors import TorporError
 
 if TYPE_CHECKING:
@@ -285,6 +286,10 @@ class Caller(asyncio.Protocol):
         self.proxy.tallies.refused(exchange, error.status)
         head = exchange.head
         self._keep = self._keep and exchange.complete and not self.proxy.closing
+        if exchange.woken:
+            self.transport.write(failed_events(error, exchange.path))
+            self.finished()
+            return
         self.transport.write(
             refusal(error, exchange.path, exchange.id, keep=self._keep, bodiless=head.method == b"HEAD")
         )
@@ -374,6 +379,10 @@ class Caller(asyncio.Protocol):
             self._leave()
             self.transport.abort()
         return False
+
+    def comfort(self, now: float) -> None:
+        if self._exchange is not None and not self.clogged:
+            self._exchange.comfort(now)
 
     def gone(self) -> bool:
         """True when the caller has hung up while nothing was read from it, which hides the end of file."""

@@ -9,6 +9,7 @@ from router.proxy.calls import Lease, Outcome, Target
 from router.proxy.chunks import LAST, chunk
 from router.proxy.head import CHUNKED, IDEMPOTENT, RequestHead
 from router.proxy.stamp import to_replica
+from router.proxy.waking import WAKING, waking_head, wants_events
 from torpor.errors import CallTimeout, InternalError, Overloaded, ReplicaDied, ShuttingDown, TorporError
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered", "caller", "complete", "expects", "head", "lease", "name", "over", "pieces", "replayable", "replays",
-        "replica", "router", "sent", "sent_bytes", "started", "target",
+        "answered", "caller", "comforted", "complete", "expects", "head", "lease", "name", "over", "pieces", "replayable",
+        "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,8 @@ class Exchange:
         self.sent_bytes = len(wire)
         self.pieces: int  # writes to the replica
         self.replayable = True
+        self.comforted = self.started  # when it was last told that it is not forgotten
+        self.woken = False  # the head of an event stream is out, though no replica has answered
 
     @property
     def id(self) -> str:
@@ -113,6 +116,26 @@ class Exchange:
         """Ends the call from our side: the caller gets the error, the replica is left to finish."""
         self._abandon(outcome)
         self.caller.fail(self, error)
+
+    def comfort(self, now: float) -> None:
+        """While it is parked, a caller who asked for an event stream gets comments, which clients skip.
+
+        What lies between cuts a connection that is silent for a minute; a start may take longer.
+        """
+        parked = self.lease is None and self.target is not None and self.complete and not self.over
+        if not parked or now - self.comforted < self.caller.proxy.limits.waking_every:
+            return
+        if self.woken or wants_events(self.head):
+            self.caller.transport.write(WAKING if self.woken else waking_head(self.name) + WAKING)
+            self.woken = True
+        self.comforted = now
+
+    def go_on(self, status: int) -> None:
+        """The event stream whose head is out goes on with the replica's answer."""
+        self.answered = True
+        self.replayable = False
+        self.caller.proxy.tallies.answered(self, status)
+        self.caller.parked()
 
     def late(self) -> None:
         """`answer_within` is over."""

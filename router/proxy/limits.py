@@ -22,5 +22,6 @@ class Limits:
     keep_alive: float = 75.0  # an idle connection is closed after this
     send_within: float = 60.0  # a caller that takes nothing of its answer for so long is dropped
     answer_within: float = 600.0  # the first byte of an answer after the request was sent; later is 504
+    waking_every: float = 15.0  # a parked caller who asked for an event stream is told that it is not forgotten
     linger: float = 2.0  # a refused caller's unread bytes are discarded for so long before the close
     max_idle: int = 256  # pooled connections kept to one replica

@@ -93,6 +93,8 @@ class Proxy:
                 caller.overdue(now)
             elif caller.gone():
                 caller.transport.abort()
+            else:
+                caller.comfort(now)
         self._tick_due = None
         if self._callers:
             self._tick_due = asyncio.get_running_loop().call_later(self._tick_every, self._tick)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from router.proxy.answer import CHUNKED, UNTIL_CLOSE, AnswerHead, bad_answer
 from router.proxy.calls import Lease, Outcome
-from router.proxy.chunks import BadChunk, Chunks, chunk, last
-from torpor.errors import TorporError
+from router.proxy.chunks import LAST, BadChunk, Chunks, chunk, last
+from router.proxy.waking import EVENTS
+from torpor.errors import CallFailed, TorporError
 
 if TYPE_CHECKING:
     from router.proxy.exchange import Exchange
@@ -128,6 +129,9 @@ class Replica(asyncio.Protocol):
             return self._interim(exchange, head, timing, body)
         self._keep = head.keep
         self._outcome = head.outcome
+        if exchange.woken:
+            self._go_on(exchange, head, body)
+            return b""
         caller, length = exchange.caller, head.length
         if len(body) >= length >= 0:  # the common case: it comes in one piece
             if len(body) > length:
@@ -162,6 +166,24 @@ class Replica(asyncio.Protocol):
         else:
             caller.transport.write(block)
 
+    def _go_on(self, exchange: Exchange, head: AnswerHead, body: bytes) -> None:
+        """The caller was told `: waking` on an event stream: the answer goes on with it, or ends it."""
+        if head.status != 200 or EVENTS not in head.opening.lower():
+            exchange = self._drop(self._outcome)
+            said = f"the endpoint answered {head.status}, and no event stream\nAsk without `Accept: text/event-stream`."
+            exchange.caller.fail(exchange, CallFailed(said, status=head.status))
+            return
+        self._state = _BODY
+        self._left = head.length
+        self._recode = True
+        self._chunks = Chunks() if head.length == CHUNKED else None
+        exchange.go_on(head.status)
+        if head.length == 0:
+            exchange.caller.transport.write(LAST)
+            self._done(exchange)
+        elif body:
+            self._read_body(body)
+
     def _read_body(self, data: bytes, before: bytes = b"") -> None:
         exchange = self._exchange
         assert exchange is not None
@@ -173,6 +195,8 @@ class Replica(asyncio.Protocol):
             data = data[:left]
             self._spoiled = True
         self._left = left = left - len(data)
+        if self._recode:
+            data = chunk(data) if left else chunk(data) + LAST
         exchange.caller.transport.write(before + data if before else data)
         if not left:
             self._done(exchange)
