@@ -12,6 +12,7 @@ from bench.table import show
 BENCHES = {
     "cold": "a call at zero replicas to the last byte of its answer, beside `bentoml serve`",
     "proxy": "the router's proxy beside nginx",
+    "throughput": "calls a second of one embedding service, beside servers that batch",
     "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
     "scale": "two thousand endpoints registered, one in use, beside one alone",
     "swap": "eight models of which three fit into memory, in turns, beside the longest unused alone",
@@ -25,7 +26,9 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a bench")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one load of the proxy, in each round")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="length of one load of proxy and throughput, in each round"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a bench has started ends with it
     missed = False

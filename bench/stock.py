@@ -11,24 +11,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.platform import BIN, ROOT
 from torpor import Client
 
 BODY = json.dumps({"texts": ["The kitten naps in the sun."]})
+EMBEDDING = ROOT / "services" / "embedding"
 SERVE_WITHIN = 60.0  # seconds
 
 
 @contextlib.contextmanager
-def serving(precision: str) -> Iterator[tuple[int, int]]:
+def serving(precision: str, source: Path = EMBEDDING) -> Iterator[tuple[int, int]]:
     """The pid and the port of a server that has been started; it need not answer yet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     server = subprocess.Popen(
         [str(BIN / "bentoml"), "serve", ".", "--host", "127.0.0.1", "--port", str(port)],
-        cwd=ROOT / "services" / "embedding",
+        cwd=source,
         env={**os.environ, "TORPOR_PRECISION": precision},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
