@@ -31,8 +31,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered", "caller", "comforted", "complete", "expects", "head", "lease", "name", "over", "pieces", "replayable",
-        "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "woken",
+        "answered", "caller", "comforted", "complete", "expects", "head", "lease", "name", "over", "pieces",
+        "replayable", "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "woken",
     )  # fmt: skip
 
     def __init__(
