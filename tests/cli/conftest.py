@@ -1,34 +1,17 @@
-"""A platform with one endpoint, `deployed`, for all tests of the command line."""
+"""The command line in the tests' own process, against the shared platform."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.system.running import REPOSITORY, Running, running
+from tests.system.running import Running
 from torpor.cli.commands import cli
 
-DEPLOYED = REPOSITORY / "tests" / "client" / "deployed"
-
 Torpor = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def flag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says how the endpoint's next start goes."""
-    return tmp_path_factory.mktemp("flag") / "flag"
-
-
-@pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory, flag: Path) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("cli")) as each:
-        settings = ("--set", "drain_within=0", "--set", "stop_within=1")  # calls that a test has left end at once
-        each.told("deploy", str(DEPLOYED), "--name", "deployed", "-e", f"FLAG={flag}", *settings)
-        yield each
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import DEPLOYED, Torpor
+from tests.cli.conftest import Torpor
+from tests.conftest import DEPLOYED
 from tests.system.running import Running
 from torpor.errors import BY_CODE, TorporError
 

@@ -14,18 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.system.running import Running, running
+from tests.system.running import Running
 from torpor import AsyncClient, Client
 from torpor.errors import BadRequest, CallFailed, EndpointNotFound
-
-DEPLOYED = Path(__file__).parent / "deployed"
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("calls")) as each:
-        each.told("deploy", str(DEPLOYED), "--name", "deployed", "--set", "sleep=deep")
-        yield each
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client.test_calls import DEPLOYED
+from tests.conftest import DEPLOYED
 from tests.system.running import Running, running
 from torpor import Client, errors
 from torpor.cli.platform import down
