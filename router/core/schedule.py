@@ -197,12 +197,11 @@ class Schedule:
 
     def _late(self, e: ev.Late, now: float) -> None:
         replica = self.replicas.get(e.replica)
-        if replica is None or replica.state is not State.STARTING:  # it was ready, or over, in the last moment
-            return
-        replica.move(Move.STOP, now)
-        took = now - replica.started_at
-        self._start_ended(replica, start_timeout(self.lines[replica.endpoint], took, e.log), now)
-        self._stop(replica)
+        if replica is not None and replica.state is State.STARTING:  # else it was ready, or over, in the last moment
+            replica.move(Move.STOP, now)
+            error = start_timeout(self.lines[replica.endpoint], now - replica.started_at, e.log)
+            self._start_ended(replica, error, now)
+            self._stop(replica)
 
     def _exited(self, e: ev.Exited, now: float) -> None:
         replica = self.replicas[e.replica]
@@ -223,11 +222,9 @@ class Schedule:
         self._forget(line, replica)
         if line.name in self.lines:
             self.start_if_short(line, now)
-        if replica.id in line.leaving:
-            line.leaving.discard(replica.id)
-            if not line.leaving:
-                self.emit(Asleep(line.name))
-        elif line.asleep():
+        was_leaving = replica.id in line.leaving
+        line.leaving.discard(replica.id)
+        if line.asleep() or (was_leaving and not line.leaving):
             self.emit(Asleep(line.name))
 
     def _start_ended(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:
@@ -339,21 +336,20 @@ class Schedule:
         for kind, key in self._deadlines.due(now):
             if kind == "queue":
                 self._waited_out(key, now)
-                continue
-            if kind in ("scale", "turn"):  # a turn's end is seen to by `feed`, after the step
-                if kind == "scale" and (line := self.lines.get(key)) is not None and line.revision is not None:
+            elif kind == "start":
+                self.emit(Overdue(key))
+            elif kind == "scale":
+                if (line := self.lines.get(key)) is not None and line.revision is not None:
                     self.rest.scale(line, now)
-                continue
-            replica = self.replicas[key]
-            line = self.lines[replica.endpoint]
-            if kind == "start":
-                self.emit(Overdue(replica.id))
-            elif kind == "drain":
-                replica.move(Move.STOP, now)
-                self._stop(replica)
-                self.start_if_short(line, now)
-            elif replica.state is State.READY and not replica.busy and not replica.trial:
-                self.rest.idled(line, replica, now)
+            elif kind != "turn":  # a turn's end is seen to by `feed`, after the step
+                replica = self.replicas[key]
+                line = self.lines[replica.endpoint]
+                if kind == "drain":
+                    replica.move(Move.STOP, now)
+                    self._stop(replica)
+                    self.start_if_short(line, now)
+                elif replica.state is State.READY and not replica.busy and not replica.trial:
+                    self.rest.idled(line, replica, now)
 
     def _waited_out(self, call: str, now: float) -> None:
         line = self.lines[self.parked_at[call]]
