@@ -24,29 +24,35 @@ from router.api.app import ControlPlane
 from router.api.metrics import Metrics
 from router.api.views import Views
 from router.bentos import Bentos
-from router.config import Config
+from router.config import Config, loopback
 from router.core.catalog import Catalog
 from router.core.effects import Note
 from router.core.room import EVICTIONS
+from router.core.tokens import ADMIN
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
+from router.shell.certificates import Certificates
 from router.shell.deploys import Deploys, Needs
+from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.gauge import Gauge
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
+from router.shell.tokens import Tokens
 from router.store import Store
-from torpor.errors import InternalError, TorporError
+from torpor.errors import InternalError, InvalidConfig, TorporError
 
 log = logging.getLogger("torpor.router")
 
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
 LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
 CONTROL = "control.sock"
+
+Tell = Callable[[str], None]
 PASSING = frozenset(("starting", "tried", "ended", "kept", "dropped"))  # transitions for the log, not for the history
 
 
@@ -78,11 +84,16 @@ class Router:
     listeners: Listeners
     logs: Logs
     meters: Meters
+    door: Door
+    certificates: Certificates | None
     started_at: float = field(default_factory=time.time)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def serve(self, started: Callable[[str], None]) -> None:
-        """Reaps orphans, puts every endpoint back on the air, serves; `started` gets the address."""
+    async def serve(self, started: Tell, first_token: Tell | None = None) -> None:
+        """Reaps orphans, puts every endpoint back on the air, serves; `started` gets the address, `first_token` the
+        text of a token that had to be made: without it, one that is needed has to be there.
+        """
+        self._see_to_tokens(first_token is not None)
         self.bentos.open()
         orphans = self.launcher.open()
         if orphans:
@@ -90,22 +101,26 @@ class Router:
         control = str(self.launcher.address("control"))
         self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits())
         self.engine.gone = proxy.pool.gone
+        self.door.stand(proxy)
         try:
             async with create_task_group() as tasks:
                 await tasks.start(self.engine.run)
-                await self._serve(tasks, control, started)
+                await self._serve(tasks, control, started, first_token)
                 await self.stop.wait()
                 await self._shut_down(proxy)
                 tasks.cancel_scope.cancel()
         finally:
             await self.launcher.close()
 
-    async def _serve(self, tasks: TaskGroup, control: str, started: Callable[[str], None]) -> None:
+    async def _serve(self, tasks: TaskGroup, control: str, started: Tell, first_token: Tell | None) -> None:
         for entry in self.store.load():
             self.catalog.put(entry)
             self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
         port = await self.listeners.open(self.config.port, main=True)
-        url = f"http://{shown(self.config.host)}:{port}"
+        url = f"{'http' if self.certificates is None else 'https'}://{shown(self.config.host)}:{port}"
+        if first_token is not None and self.door.required and not self.door.tokens.any():
+            _, text = await self.door.tokens.create(ADMIN, [ADMIN], None)
+            first_token(text)
         tasks.start_soon(self._control_plane(url).serve, [unix(control)])
         ports = [entry.settings.port for entry in self.catalog.endpoints.values()]
         await self.listeners.reopen(port for port in ports if port is not None)
@@ -121,7 +136,8 @@ class Router:
             metrics=self._metrics(),
             bentos=self.bentos,
             logs=self.logs,
-            views=Views(self.engine, url, shown(self.config.host), self.listeners.fault),
+            views=Views(self.engine, url, self.listeners.fault),
+            door=self.door,
             defaults=self.config.settings,
             domain=self.config.domain,
             data=str(self.config.data),
@@ -129,6 +145,18 @@ class Router:
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))
+
+    def _see_to_tokens(self, shown: bool) -> None:
+        """Raises InvalidConfig where callers are asked for a token and nobody can have one."""
+        tokens = self.door.tokens
+        tokens.load()
+        if not self.door.required or tokens.usable():
+            return
+        if tokens.any() or not shown:
+            raise InvalidConfig(
+                f"on {self.config.host} callers are asked for a token, and there is none that is valid\n"
+                f"make one: torpor tokens create NAME --scope admin --data {self.config.data}"
+            )
 
     def _metrics(self) -> Metrics:
         assert self.listeners.proxy is not None
@@ -166,6 +194,7 @@ class Router:
         if rows:
             await self.store.count(rows)
             written |= last_calls
+        await self.door.tokens.write_used()
 
     async def _bound_logs(self) -> None:
         while True:
@@ -192,13 +221,15 @@ class Server(uvicorn.Server):
 
 def build(config: Config) -> Router:
     """Opens the store and puts the parts together; nothing runs yet."""
+    pair = (config.tls_cert, config.tls_key)
+    certificates = None if pair[0] is None or pair[1] is None else Certificates(pair[0], pair[1])
     store = Store.at(config.data)
     catalog = Catalog(config.domain)
     logs = Logs(config.data / "logs")
     launcher = ProcessLauncher(config.data, logs)
     bentos = Bentos(config.data / "bentos")
     meters = Meters()
-    listeners = Listeners(config.host)
+    listeners = Listeners(config.host, certificates.context if certificates else None)
 
     def note(effect: Note) -> None:
         meters.noted(effect)
@@ -221,7 +252,11 @@ def build(config: Config) -> Router:
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, EVICTIONS[config.eviction])
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
-    return Router(config, store, catalog, launcher, engine, bentos, deploys, listeners, logs, meters)
+    required = config.auth == "on" or not loopback(config.host)
+    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=config.auth == "off")
+    return Router(
+        config, store, catalog, launcher, engine, bentos, deploys, listeners, logs, meters, door, certificates
+    )
 
 
 def replica_id(endpoint: str, revision: int) -> str:
@@ -229,6 +264,8 @@ def replica_id(endpoint: str, revision: int) -> str:
 
 
 def shown(host: str) -> str:
+    """In a URL; that of all addresses is the loopback one, where it can be reached from here."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 
 
@@ -237,13 +274,16 @@ def unix(path: str) -> socket.socket:
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
+    os.chmod(path, 0o600)  # who may write here may do everything, without a token
     listener.listen(1024)
     listener.setblocking(False)
     return listener
 
 
-def write_address(path: Path, url: str, started_at: float) -> None:
-    """`<data>/torpor.json`: how `torpor down` and others find this router."""
+def write_address(path: Path, url: str, started_at: float, cacert: Path | None) -> None:
+    """`<data>/torpor.json`: how `torpor down` and others find this router. `cacert`: what a client has to trust."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"pid": os.getpid(), "url": url, "started_at": started_at}))
+    control = str(path.parent / "run" / CONTROL)
+    found = {"pid": os.getpid(), "url": url, "started_at": started_at, "control": control}
+    part.write_text(json.dumps(found if cacert is None else {**found, "cacert": str(cacert)}))
     part.rename(path)

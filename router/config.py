@@ -21,8 +21,9 @@ from torpor.wire import DEFAULT_PORT
 
 PREFIX = "TORPOR_"
 # The SDK's and the services' own variables, which share the prefix.
-FOREIGN = frozenset(("TORPOR_URL", "TORPOR_TOKEN", "TORPOR_PRECISION", "TORPOR_CONFIG", "TORPOR_CACHE"))
+FOREIGN = frozenset(f"TORPOR_{name}" for name in ("URL", "TOKEN", "CACERT", "PRECISION", "CONFIG", "CACHE"))
 CHOICES = {
+    "auth": ("auto", "on", "off"),
     "eviction": ("turns", "lru"),
     "log_level": ("debug", "info", "warning", "error"),
     "sleep": ("deep", "template", "auto"),
@@ -34,6 +35,14 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "host": ("address to listen on", None, None),
     "port": ("TCP port of the main listener; 0 takes a free one", 0, 65535),
     "domain": ("endpoints are reached at <name>.<domain> too", None, None),
+    "tls_cert": ("PEM file of the certificate and its chain: all ports speak HTTPS; read again on SIGHUP", None, None),
+    "tls_key": ("PEM file of its key, without a password", None, None),
+    "auth": (
+        "who needs a token: auto (all callers off the loopback address, and on it once a token was made), on, "
+        "off (nobody; on the loopback address only)",
+        None,
+        None,
+    ),
     "max_body": ("bytes of one request's body; above it 413", 1, 1 << 40),
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
@@ -68,6 +77,9 @@ class Config:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     domain: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    auth: str = "auto"
     max_body: int = 1 << 30
     answer_within: float = 600.0
     log_level: str = "info"
@@ -81,7 +93,8 @@ class Config:
     def shown(self) -> dict[str, Any]:
         """As JSON: `torpor config`."""
         top = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
-        return {**top, "data": str(self.data), "settings": dataclasses.asdict(self.settings)}
+        paths = {name: str(value) for name, value in top.items() if isinstance(value, Path)}
+        return {**top, **paths, "settings": dataclasses.asdict(self.settings)}
 
 
 def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
@@ -98,10 +111,10 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) ->
     for key, value in flags.items():
         if value is not None:
             _keep(key, value, f"--{key.replace('_', '-')}", values, settings, faults)
-    if not faults and not _loopback(str(values.get("host", "127.0.0.1"))):
-        faults.append(
-            f"host = {values['host']!r} is not a loopback address, and this version has no tokens to ask callers for"
-        )
+    if not loopback(str(values.get("host", "127.0.0.1"))) and values.get("auth") == "off":
+        faults.append(f"auth = 'off' has to be auto or on where host = {values['host']!r} is no loopback address")
+    if ("tls_cert" in values) != ("tls_key" in values):
+        faults.append("tls_cert and tls_key have to be set both, or neither")
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise InvalidConfig(f"the configuration has {len(faults)} fault(s):{lines}\nsee docs/config.md for all keys")
@@ -191,7 +204,9 @@ def _parse(key: str, value: Any) -> Any:
     kind = _KINDS[key]
     if isinstance(value, bool):
         raise TypeError
-    if kind == "Path":
+    if kind.startswith("Path"):
+        if not value:
+            raise ValueError
         return Path(str(value)).expanduser().absolute()
     if kind.startswith("str"):
         if not isinstance(value, str) or not value:
@@ -212,7 +227,8 @@ def _meant(key: str, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     if host == "localhost":
         return True
     try:

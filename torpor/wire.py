@@ -92,3 +92,21 @@ class EndpointView(TypedDict):
     learned: dict[str, Any]  # modules to preload, start times, provider
     schema: dict[str, Any]
     last_error: str | None
+
+
+class TokenView(TypedDict):
+    """One token as the control plane shows it; its text is told once, when it is made. Instants as in EndpointView."""
+
+    id: str
+    name: str
+    scopes: list[str]  # admin, call, call:<endpoint>
+    state: str  # valid, expired, revoked
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+
+
+class MadeToken(TokenView):
+    """The answer to its making."""
+
+    token: str  # its text

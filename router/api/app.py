@@ -22,12 +22,14 @@ from router.api.events import Events, defect
 from router.api.guard import check_source
 from router.api.metrics import MEDIA_TYPE, Metrics
 from router.api.read import read_deploy, read_flag, read_object, read_tail
+from router.api.tokens import TokenRoutes
 from router.api.views import Views
 from router.bentos import Bentos
 from router.core.settings import Settings
 from router.launch.logs import Logs
 from router.launch.machine import memory
 from router.shell.deploys import Deploys, Tell
+from router.shell.door import Door
 from router.shell.engine import Engine
 from torpor.errors import NotFound, TorporError
 from torpor.wire import API, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
@@ -49,12 +51,14 @@ class ControlPlane:
     logs: Logs
     views: Views
     metrics: Metrics
+    door: Door
     defaults: Settings
     domain: str | None
     data: str
     started_at: float
 
     def app(self) -> ASGIApp:
+        tokens = TokenRoutes(self.door)
         routes = [
             Route("/", self.index),
             *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
@@ -67,19 +71,22 @@ class ControlPlane:
             Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
             Route(f"{KNOWN}/{{name}}", slashed, methods=METHODS),
             Route(f"{KNOWN}/{{name}}/{{path:path}}", self.known, methods=METHODS),
+            route(f"{API}/tokens", GET=tokens.list, POST=tokens.create),
+            Route(f"{API}/tokens/{{token}}", tokens.revoke, methods=["DELETE"]),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}
         return self._front(Starlette(routes=routes, exception_handlers=faults))
 
     def _front(self, app: ASGIApp) -> ASGIApp:
-        """Before the routes: where the request comes from."""
+        """Before the routes: where the request comes from. A page of another site has no token to send."""
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
             try:
-                check_source(scope, dict(scope["headers"]).get(b"host", b""), self.domain)
+                if not self.door.asks:
+                    check_source(scope, dict(scope["headers"]).get(b"host", b""), self.domain)
             except TorporError as error:
                 return await answer(error)(scope, receive, send)
             return await app(scope, receive, send)

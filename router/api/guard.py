@@ -1,4 +1,4 @@
-"""Who may speak to the control plane of a router that listens on the loopback address: no foreign web page.
+"""Who may speak to the control plane of a router that asks for no token: no foreign web page.
 
 A page of any site can send requests to 127.0.0.1 from its reader's browser. Such a request names the page's origin,
 or (after DNS rebinding) the page's host; neither is ours.

@@ -15,11 +15,10 @@ from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, Sta
 class Views:
     """`url` is where the main listener is reached; `port_fault` says why an endpoint's own port does not listen."""
 
-    def __init__(self, engine: Engine, url: str, host: str, port_fault: Callable[[int | None], str | None]) -> None:
+    def __init__(self, engine: Engine, url: str, port_fault: Callable[[int | None], str | None]) -> None:
         self._engine = engine
         self._port_fault = port_fault
         self._url = url
-        self._host = host
         self._epoch = time.time() - time.monotonic()
 
     def endpoint(self, name: str) -> EndpointView:
@@ -34,7 +33,7 @@ class Views:
             revision=entry.revision,
             bento=entry.bento,
             url=f"{self._url}{ENDPOINTS}/{name}",
-            own_url=f"http://{self._host}:{port}" if port is not None else None,
+            own_url=f"{self._url.rpartition(':')[0]}:{port}" if port is not None else None,
             created_at=entry.created_at,
             calls=entry.calls + (line.calls if line else 0),
             cold_starts=entry.cold_starts + (line.cold_starts if line else 0),

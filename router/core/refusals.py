@@ -10,7 +10,8 @@ from torpor.wire import RETRY_AFTER_MAX
 
 
 def unknown(endpoint: str) -> EndpointNotFound:
-    return EndpointNotFound(f"no endpoint is called {endpoint!r}\nsee `torpor ls` for those that are")
+    missing = f"no endpoint is called {endpoint!r}\nsee `torpor ls` for those that are"
+    return EndpointNotFound(missing, detail={"name": endpoint})
 
 
 def shutting_down() -> ShuttingDown:

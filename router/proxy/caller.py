@@ -102,7 +102,8 @@ class Caller(asyncio.Protocol):
             return
         complete = self._state == _NEXT
         try:
-            target = proxy.calls.resolve(head.path, head.host, self._port)
+            door, port = proxy.door, self._port
+            target = proxy.calls.resolve(head.path, head.host, port) if door is None else door.admit(head, port)
         except TorporError as error:
             exchange = self._exchange = Exchange(self, head, None, payload, complete)
             exchange.refused(error)
@@ -332,13 +333,12 @@ class Caller(asyncio.Protocol):
         self._buffer = b""
         self._unsent = _NEVER
         self.deadline = self.proxy.now + self.proxy.limits.linger
-        if self.transport.is_closing():
-            return
-        if unread and self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.flow()
-        else:
+        if not unread:
             self.transport.close()
+        elif not self.transport.is_closing():
+            if self.transport.can_write_eof():  # TLS has no half of a connection: the caller is read until it goes
+                self.transport.write_eof()
+            self.flow()
 
     def overdue(self, now: float) -> None:
         """`deadline` is over: whoever is waited for has had its time."""
@@ -374,7 +374,7 @@ class Caller(asyncio.Protocol):
         if self._state == _TUNNEL and exchange is not None and exchange.replica is not None:
             if not exchange.replica.transport.is_closing():
                 exchange.replica.transport.write_eof()
-            return True  # what the replica still says goes on
+            return self.transport.can_write_eof()  # what the replica still says goes on, but over TLS
         if exchange is not None:
             self._leave()
             self.transport.abort()

@@ -17,6 +17,7 @@ from router.proxy.lines import (
     LENGTH,
     OF_REQUEST,
     ONCE,
+    OURS,
     OWN,
     QUEUE,
     UPGRADE,
@@ -52,7 +53,7 @@ class RequestHead:
 
     __slots__ = (
         "expect", "host", "keep", "length", "method", "minor", "opening", "opening_for", "passed", "path",
-        "queue_within", "request_id", "upgrade",
+        "queue_within", "request_id", "token", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, minor: int) -> None:
@@ -65,6 +66,7 @@ class RequestHead:
         self.expect = False
         self.upgrade = b""
         self.request_id = b""
+        self.token = b""  # the digest of a token of torpor's, which does not go on
         self.queue_within: float | None = None
         self.passed: list[bytes] = []
         self.opening = b""
@@ -103,6 +105,8 @@ class Requests:
         _read_framing(head, special.get(LENGTH), special.get(ENCODING), limits)
         if CONNECTION in special:
             _read_connection(head, special[CONNECTION], special.get(UPGRADE, b""))
+        if OURS in special:
+            head.token = special[OURS]
         if EXPECT in special or ID in special or QUEUE in special:
             _read_wishes(head, special)
         if ONCE.isdisjoint(special):

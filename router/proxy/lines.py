@@ -6,8 +6,11 @@ parsed again. The memory is bounded, and holds only what passed every check.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, TypeVar
+
+from torpor.wire import OWN_TOKEN, TOKEN_TEXT
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9110, 5.5: a value holds no control character but tab. RFC 9112, 5.1: no space before the colon.
@@ -15,6 +18,9 @@ _LINE: Final = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*+)")
 
 # What a line is to the proxy. PASS is 0, so that the common case is one truth test.
 PASS, DROP, HOST, LENGTH, ENCODING, CONNECTION, UPGRADE, EXPECT, ID, QUEUE, TIMING, OWN, VARIES = range(13)
+OURS, BEARER = 13, 14  # a token of torpor's; credentials that may be one
+
+_BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +(%b)" % TOKEN_TEXT.pattern)
 
 _HOP: Final = {
     b"content-length": LENGTH,
@@ -32,6 +38,8 @@ OF_REQUEST: Final = _HOP | {
     b"expect": EXPECT,
     b"x-request-id": ID,
     b"x-torpor-queue-within": QUEUE,
+    b"authorization": BEARER,
+    OWN_TOKEN.lower().encode(): OURS,
     # Only the router may say who called.
     b"forwarded": DROP,
     b"x-forwarded-for": DROP,
@@ -53,6 +61,7 @@ OWN_PREFIX: Final = b"x-torpor-"  # names that only torpor itself may speak: OWN
 
 # Lines that differ in each call are passed on like others, but neither they nor their heads are worth remembering.
 ONCE: Final = frozenset((VARIES, ID, TIMING))
+_SECRET: Final = re.compile(rb"tp_[A-Za-z0-9_-]+")
 _SEEN_MAX: Final = 2048
 _LINE_BYTES: Final = 256  # the longest line that is remembered
 _HEAD_BYTES: Final = 2048
@@ -90,7 +99,11 @@ class Lines:
         role = self._roles.get(name)
         if role is None:
             role = OWN if name.startswith(OWN_PREFIX) else PASS
-        fact = (role, match[2].strip(b" \t"))
+        value = match[2].strip(b" \t")
+        if role == BEARER:  # an endpoint's own credentials are its own: they go on
+            bearer = _BEARER.fullmatch(value)
+            role, value = (OURS, bearer[1]) if bearer else (PASS, value)
+        fact = (role, hashlib.sha256(value).digest() if role == OURS else value)
         if len(line) <= _LINE_BYTES and role not in ONCE:
             if len(self.seen) >= _SEEN_MAX:
                 self.seen.clear()
@@ -99,8 +112,8 @@ class Lines:
 
 
 def quoted(value: bytes) -> str:
-    """The start of what a caller sent, for a message."""
-    return repr(value[:80])[1:]
+    """The start of what a caller sent, for a message: never a token."""
+    return repr(_SECRET.sub(b"tp_...", value)[:80])[1:]
 
 
 def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:

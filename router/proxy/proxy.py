@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from router.proxy.caller import Caller
-from router.proxy.calls import Calls
+from router.proxy.calls import Calls, Door
 from router.proxy.head import Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
@@ -26,6 +26,7 @@ class Proxy:
     def __init__(self, calls: Calls, control: str, limits: Limits) -> None:
         self.calls = calls
         self.control = control
+        self.door: Door | None = None  # asks for tokens; it may be set while callers are there
         self.limits = limits
         self.requests = Requests(limits)
         self.pool = Pool(calls, limits.max_idle)

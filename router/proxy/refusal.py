@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import Any, Final
 
-from torpor.errors import TorporError
+from torpor.errors import TorporError, Unauthorized
 from torpor.wire import ENDPOINTS, REQUEST_ID, RETRY_AFTER_MAX
 
 _PREFIX: Final = re.compile(re.escape(ENDPOINTS.encode()) + rb"/[^/?]*")
@@ -43,6 +43,8 @@ def refusal(error: TorporError, path: bytes, request_id: str, *, keep: bool, bod
         f"{REQUEST_ID}: {request_id}",
         "Connection: keep-alive" if keep else "Connection: close",
     ]
+    if isinstance(error, Unauthorized):
+        lines.append('WWW-Authenticate: Bearer realm="torpor"')
     if error.retry_after is not None:
         lines.append(f"Retry-After: {math.ceil(min(RETRY_AFTER_MAX, max(0.0, error.retry_after)))}")
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if bodiless else body)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Iterable
+from typing import Any
 
 from router.proxy.proxy import Proxy
 from torpor.errors import Conflict
 
 log = logging.getLogger("torpor.listeners")
 
+HANDSHAKE_WITHIN = 10.0  # seconds
+GOODBYE_WITHIN = 5.0  # seconds that a caller may take to end TLS
 RETRY_EVERY = 2.0  # seconds between two tries of a port that something else has
 
 
 class Listeners:
-    """`proxy` serves what comes in; it is set before the first `open`."""
+    """`proxy` serves what comes in; it is set before the first `open`. `tls`: all ports speak HTTPS with it."""
 
-    def __init__(self, host: str, retry_every: float = RETRY_EVERY) -> None:
+    def __init__(self, host: str, tls: ssl.SSLContext | None = None, retry_every: float = RETRY_EVERY) -> None:
         self.proxy: Proxy | None = None
         self._host = host
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            within = {"ssl_handshake_timeout": HANDSHAKE_WITHIN, "ssl_shutdown_timeout": GOODBYE_WITHIN}
+            self._tls = {"ssl": tls, **within}
         self._retry_every = retry_every
         self._servers: dict[int, asyncio.AbstractServer] = {}
         self._lacking: dict[int, Conflict] = {}
@@ -29,7 +37,8 @@ class Listeners:
         assert self.proxy is not None
         factory = self.proxy.protocol_factory(None if main else port)
         try:
-            server = await asyncio.get_running_loop().create_server(factory, self._host, port, backlog=2048)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(factory, self._host, port, backlog=2048, **self._tls)
         except OSError as error:
             reason = error.strerror or str(error)
             raise Conflict(

@@ -23,7 +23,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from router.core.catalog import Learned, Registered
 from router.core.settings import Settings
+from router.core.tokens import Token
 from router.store.tables import endpoints, history, revisions
+from router.store.tokens import all_tokens, put_token, use_tokens
 from torpor.errors import InternalError, InvalidConfig
 
 log = logging.getLogger("torpor.store")
@@ -121,6 +123,19 @@ class Store:
         query = select(history.c.at, history.c.kind, history.c.text).where(history.c.endpoint == endpoint)
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(query.order_by(history.c.id))]
+
+    def tokens(self) -> list[Token]:
+        """Every token that was ever made, oldest first. Blocks."""
+        with self._engine.connect() as connection:
+            return all_tokens(connection)
+
+    async def put_token(self, token: Token) -> None:
+        """Writes a new token, or what has changed of one."""
+        await self._write(lambda connection: put_token(connection, token))
+
+    async def use_tokens(self, used: dict[str, float]) -> None:
+        """Sets when each was last used, by id."""
+        await self._write(lambda connection: use_tokens(connection, used))
 
     async def _write(self, run: Callable[[Connection], T]) -> T:
         """Shielded: a caller who leaves does not leave a write half known."""

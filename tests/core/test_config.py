@@ -31,9 +31,17 @@ def test_all_faults_are_reported_at_once_with_place_value_and_bound(tmp_path: Pa
     assert "$TORPOR_PORT = 'many' has to be int" in message
 
 
-def test_an_address_off_the_loopback_is_refused() -> None:
-    with pytest.raises(InvalidConfig, match="not a loopback address"):
-        load(None, {}, {"host": "0.0.0.0"})
+def test_off_the_loopback_nobody_may_come_in_without_a_token() -> None:
+    with pytest.raises(InvalidConfig, match=r"auth = 'off' .* where host = '0\.0\.0\.0' is no loopback address"):
+        load(None, {}, {"host": "0.0.0.0", "auth": "off"})
+    assert load(None, {}, {"host": "127.0.0.2", "auth": "off"}).auth == "off"
+    assert load(None, {}, {"host": "0.0.0.0"}).auth == "auto"
+
+
+@pytest.mark.parametrize("key", ["tls_cert", "tls_key"])
+def test_half_a_pair_is_a_fault(key: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="tls_cert and tls_key have to be set both, or neither"):
+        load(None, {f"TORPOR_{key.upper()}": str(tmp_path)}, {})
 
 
 def test_a_deploys_settings_stand_over_the_defaults() -> None:

@@ -106,7 +106,7 @@ def test_an_empty_folder_gets_the_tables_that_the_code_reads(tmp_path: Path) -> 
     with engine.connect() as connection:
         found = set(inspect(connection).get_table_names())
         context = MigrationContext.configure(connection)
-        assert found == {"endpoints", "revisions", "history", "alembic_version"}
+        assert found == {"endpoints", "revisions", "history", "tokens", "alembic_version"}
         assert compare_metadata(context, metadata) == [], "tables.py and the migrations say the same"
     engine.dispose()
     assert (tmp_path / "torpor.db").exists()

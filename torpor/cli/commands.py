@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 import torpor
-from torpor.cli import calls, endpoints, exits, platform, show
-from torpor.cli.group import AS_JSON, Torpor
+from torpor.cli import calls, endpoints, exits, platform, show, tokens
+from torpor.cli.group import AS_JSON, CACERT, Torpor
 from torpor.errors import NotFound
 
 CONFIG = click.option("--config", type=click.Path(exists=True, dir_okay=False), help="A torpor.toml.")
@@ -17,15 +18,17 @@ CONFIG = click.option("--config", type=click.Path(exists=True, dir_okay=False), 
 @click.group(cls=Torpor, context_settings={"help_option_names": ["-h", "--help"]}, epilog=exits.USAGE)
 @click.version_option(torpor.__version__, prog_name="torpor")
 @click.option("--url", envvar="TORPOR_URL", help="The platform's address; else the one that runs on this machine.")
+@click.option("--cacert", envvar=CACERT, metavar="FILE", help="A PEM file of the authorities to trust over https.")
 @click.pass_context
-def cli(ctx: click.Context, url: str | None) -> None:
+def cli(ctx: click.Context, url: str | None, cacert: str | None) -> None:
     """Model endpoints that sleep when nobody calls."""
     ctx.obj = url
+    ctx.meta[CACERT] = cacert
 
 
 for command in (endpoints.deploy, endpoints.ls, endpoints.show_, calls.call, endpoints.wake, endpoints.sleep):
     cli.add_command(command)
-for command in (endpoints.logs, endpoints.rm):
+for command in (endpoints.logs, endpoints.rm, tokens.tokens):
     cli.add_command(command)
 
 
@@ -35,6 +38,7 @@ for command in (endpoints.logs, endpoints.rm):
 @click.option("--data", envvar="TORPOR_DATA", help="Folder of everything durable.")
 @CONFIG
 @click.option("--log-level", help="debug, info, warning or error.")
+@click.option("--tls", type=click.Choice(["self-signed"]), help="HTTPS with a certificate made here, for trying.")
 @click.option("--detach", "-d", is_flag=True, help="Run in the background; return when it answers.")
 @AS_JSON
 def up(detach: bool, as_json: bool, **flags: Any) -> None:
@@ -45,8 +49,9 @@ def up(detach: bool, as_json: bool, **flags: Any) -> None:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     if not detach:
         platform.run_here("router", arguments)
-    found = platform.up_detached(arguments, platform.configured_data(flags["data"], flags["config"]))
-    show.as_json(found) if as_json else print(f"torpor listens on {found['url']} (pid {found['pid']})")
+    shown = as_json or sys.stdout.isatty()  # the text of a token is for nobody's log
+    found = platform.up_detached(arguments, platform.configured_data(flags["data"], flags["config"]), shown)
+    show.as_json(found) if as_json else show.started(found)
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from torpor.errors import TorporError
 if TYPE_CHECKING:
     from torpor.client import Client
 
+CACERT = "TORPOR_CACERT"  # the variable, and where a command's context keeps what it or --cacert says
 WANTS_JSON = "torpor.as_json"  # where a command's context keeps whether JSON was asked for
 
 
@@ -62,7 +63,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, callback=_remembered, 
 def client(url: str | None, **options: Any) -> Iterator[Client]:
     from torpor.client import Client
 
-    with Client(url, **options) as each:
+    with Client(url, verify=click.get_current_context().meta.get(CACERT), **options) as each:
         yield each
 
 

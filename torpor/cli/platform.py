@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torpor.cli.application import home
 from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError, from_body
 from torpor.local import data_folder, read_address
+
+if TYPE_CHECKING:
+    from torpor.client import Client
 
 __all__ = ["answers", "configured_data", "data_folder", "down", "read_address", "run_here", "up_detached"]
 
@@ -24,7 +29,7 @@ SHOWN = 3  # last lines of a router that did not start
 
 def command(part: str, arguments: list[str]) -> list[str]:
     """The command line of a part of the application."""
-    if not (home() / part).is_dir():
+    if not (home() / part.partition(".")[0]).is_dir():
         raise NotFound(f"torpor's application is not in {home()}\ninstall it: pip install 'torpor[platform]'")
     return [sys.executable, "-P", "-m", "torpor.cli.application", part, *arguments]
 
@@ -47,14 +52,35 @@ def configured_data(data: str | None, config: str | None) -> Path:
     return Path(json.loads(done.stdout)["data"])
 
 
-def up_detached(arguments: list[str], data: Path) -> dict[str, Any]:
-    """Starts the router in the background; its address once it answers. Raises what kept it from starting."""
+def up_detached(arguments: list[str], data: Path, shown: bool = False) -> dict[str, Any]:
+    """Starts the router in the background; its address once it answers. Raises what kept it from starting.
+
+    `shown`: the caller will show the token that a first start may have to make; it comes as `["token"]`.
+    """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = data / "router.log"
     line = command("router", [*arguments, "--json", "--data", str(data), "--log-file", str(log)])
-    with log.open("ab") as out:
+    told, tell = os.pipe()
+    os.set_blocking(told, False)
+    if shown:
+        line += ["--token-fd", str(tell)]
+    with log.open("ab") as out, os.fdopen(told, "rb", buffering=0) as first:
         before = out.tell()
-        router = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        detached: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": out,
+            "stderr": out,
+            "start_new_session": True,
+        }
+        router = subprocess.Popen(line, **detached, pass_fds=(tell,) if shown else ())
+        os.close(tell)
+        found = started(router, data, log, before)
+        token = first.read()  # None where there is nothing to be read now
+    return {**found, "token": token.decode()} if token else found
+
+
+def started(router: subprocess.Popen[bytes], data: Path, log: Path, before: int) -> dict[str, Any]:
+    """The address of a router once it answers; its log is new from `before`. One that does not is ended."""
     try:
         give_up = time.monotonic() + UP_WITHIN
         while time.monotonic() < give_up:
@@ -117,10 +143,26 @@ def running(found: dict[str, Any]) -> bool:
 
 def answers(found: dict[str, Any]) -> bool:
     """Whether the router that the file names is the one that answers there."""
-    from torpor.client import Client
-
     try:
-        with Client(found["url"]) as client:
+        with local(found) as client:
             return bool(client.status()["pid"] == found["pid"])
     except TorporError:
         return False
+
+
+@contextmanager
+def local(found: dict[str, Any]) -> Iterator[Client]:
+    """A client of this machine's router, at the socket in its folder: whoever may write there needs no token."""
+    from torpor.client import Client
+    from torpor.client.connection import over_socket
+
+    folder, _, name = str(found.get("control", "/nowhere/control.sock")).rpartition("/")
+    try:
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)  # a socket's path is short only so, wherever the folder is
+    except OSError as error:
+        raise NotFound(f"{folder} cannot be used: {error.strerror}\nname the platform by its --url") from None
+    try:
+        with Client("http://localhost", transport=over_socket(f"/proc/self/fd/{fd}/{name}")) as client:
+            yield client
+    finally:
+        os.close(fd)

@@ -25,6 +25,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo(click.style(line, bold=True) if titled and number == 0 else line)
 
 
+def started(found: dict[str, Any]) -> None:
+    """A platform that has come up."""
+    print(f"torpor listens on {found['url']} (pid {found['pid']})")
+    if "cacert" in found:
+        where = found["cacert"]
+        print(f"its certificate is self-signed; to trust it: export TORPOR_CACERT={where}, or curl --cacert {where}")
+    if "token" in found:
+        print(f"a token for everything, shown this once: {found['token']}")
+        print("keep it: export TORPOR_TOKEN=..., or Authorization: Bearer ...")
+
+
 class Progress(AbstractContextManager["Progress"]):
     """Long work on stderr: a line a phase, and on a terminal a spinner beside what goes on now."""
 

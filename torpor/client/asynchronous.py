@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -16,6 +17,7 @@ from torpor.client import flow
 from torpor.client.bento import build, packed
 from torpor.client.connection import (
     CONTROL_WITHIN,
+    Verify,
     address,
     answer_of,
     cut_off,
@@ -28,7 +30,7 @@ from torpor.client.connection import (
 from torpor.client.flow import Answer, Ask, Flow, Wait
 from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
-from torpor.wire import API, EndpointView
+from torpor.wire import API, EndpointView, MadeToken, TokenView
 
 T = TypeVar("T")
 
@@ -38,8 +40,10 @@ ANSWER_WITHIN = 600.0
 class AsyncClient:
     """The platform at `url`: else $TORPOR_URL, else what runs on this machine. Raises classes of `torpor.errors`.
 
-    `token`: else $TORPOR_TOKEN. `answer_within`: seconds that a call may take in all, with the wait for a start and
-    retries of what did not run; of a stream, until its first chunk and from chunk to chunk.
+    `token`: else $TORPOR_TOKEN. `verify`: a PEM file of the authorities to trust over https, else $TORPOR_CACERT's; an
+    ssl.SSLContext; False to trust whoever answers.
+    `answer_within`: seconds that a call may take in all, with the wait for a start and retries of what did not run; of
+    a stream, until its first chunk and from chunk to chunk.
     `transport`: httpx's, for tests a `torpor.MockTransport`.
     """
 
@@ -48,12 +52,13 @@ class AsyncClient:
         url: str | None = None,
         *,
         token: str | None = None,
+        verify: Verify = None,
         answer_within: float = ANSWER_WITHIN,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = address(url)
         self.answer_within = answer_within
-        self._http = httpx.AsyncClient(**session(self.url, token), transport=transport)
+        self._http = httpx.AsyncClient(**session(self.url, token, verify), transport=transport)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -129,6 +134,23 @@ class AsyncClient:
                     return cast(EndpointView, event["endpoint"])
                 tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
         raise cut_off()
+
+    async def tokens(self) -> Sequence[TokenView]:
+        """All tokens, oldest first, those that are over too; their texts are known to nobody."""
+        return cast(Sequence[TokenView], (await self._drive(flow.control("GET", "/tokens")))["tokens"])
+
+    async def create_token(self, name: str, scopes: Sequence[str], expires_in: float | None = None) -> MadeToken:
+        """A new token: its text is `["token"]`, now and never again. `scopes`: call, call:<endpoint>, admin.
+
+        `expires_in`: seconds, None for never. Raises BadRequest, and Conflict for a name that is taken.
+        """
+        body = encoded({"name": name, "scopes": [*scopes], "expires_in": expires_in})
+        return cast(MadeToken, await self._drive(flow.control("POST", "/tokens", headers=JSON, body=body)))
+
+    async def revoke_token(self, token: str) -> TokenView:
+        """Ends a token, by its id or name, for every call from now on. Raises NotFound."""
+        path = f"/tokens/{quote(token, safe='')}"
+        return cast(TokenView, await self._drive(flow.control("DELETE", path)))
 
     async def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
         """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
@@ -22,6 +23,8 @@ from torpor.wire import DEFAULT_PORT, TOKEN
 CONNECT_WITHIN = 5.0
 CONTROL_WITHIN = 900.0  # an answer of the control plane: a deploy may have to make an environment
 CHUNK = 1 << 16  # bytes
+Verify = str | Path | ssl.SSLContext | bool | None
+
 SAID_MAX = 2000  # characters that an error keeps of an answer that is text
 
 
@@ -42,8 +45,8 @@ def address(url: str | None) -> str:
     return str(found).rstrip("/")
 
 
-def session(url: str, token: str | None) -> dict[str, Any]:
-    """The keywords of httpx's clients."""
+def session(url: str, token: str | None, verify: Verify) -> dict[str, Any]:
+    """The keywords of httpx's clients. Raises InvalidConfig for a file that holds no certificate."""
     headers = {"User-Agent": f"torpor/{torpor.__version__}"}
     token = token or os.environ.get("TORPOR_TOKEN")
     if token:
@@ -51,10 +54,35 @@ def session(url: str, token: str | None) -> dict[str, Any]:
     return {
         "base_url": url,
         "headers": headers,
+        "verify": trust(url, verify),
         # The platform queues, by its own bounds. httpx looks at every idle connection for every call: keep few.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),
         "trust_env": not is_loopback(httpx.URL(url).host),  # a proxy of the environment is not for this machine
     }
+
+
+def trust(url: str, verify: Verify) -> ssl.SSLContext | bool:
+    """Whose certificates are trusted: the argument's, else $TORPOR_CACERT's, else those of this machine's platform
+    where it is the one that is called, else everybody's.
+    """
+    if verify is None:
+        running = None if os.environ.get("TORPOR_CACERT") else read_address(data_folder())
+        ours = running.get("cacert") if running is not None and running["url"] == url else None
+        verify = os.environ.get("TORPOR_CACERT") or ours or True
+    if isinstance(verify, (bool, ssl.SSLContext)):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=str(verify))
+    except OSError as error:  # an SSLError is one too
+        raise InvalidConfig(
+            f"no certificate can be read from {str(verify)!r}: {error.strerror or error}\n"
+            "name a PEM file with --cacert, TORPOR_CACERT or verify="
+        ) from None
+
+
+def over_socket(path: str) -> httpx.BaseTransport:
+    """To a router of this machine, by its own socket."""
+    return httpx.HTTPTransport(uds=path)
 
 
 def is_loopback(host: str) -> bool:
@@ -128,6 +156,11 @@ def translated(url: str, within: float | None = None) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise PlatformUnreachable(
+                f"the certificate of {url} is not trusted: {error}\n"
+                "name its authority's with --cacert, TORPOR_CACERT or verify="
+            ) from error
         raise PlatformUnreachable(
             f"nothing answers at {url}: {error}\nstart the platform with `torpor up`, or set TORPOR_URL"
         ) from error

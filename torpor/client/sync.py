@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -18,6 +19,7 @@ from torpor.client import flow
 from torpor.client.bento import build, packed
 from torpor.client.connection import (
     CONTROL_WITHIN,
+    Verify,
     address,
     answer_of,
     cut_off,
@@ -29,7 +31,7 @@ from torpor.client.connection import (
 from torpor.client.flow import Answer, Ask, Flow, Wait
 from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
-from torpor.wire import API, EndpointView
+from torpor.wire import API, EndpointView, MadeToken, TokenView
 
 T = TypeVar("T")
 
@@ -39,8 +41,10 @@ ANSWER_WITHIN = 600.0
 class Client:
     """The platform at `url`: else $TORPOR_URL, else what runs on this machine. Raises classes of `torpor.errors`.
 
-    `token`: else $TORPOR_TOKEN. `answer_within`: seconds that a call may take in all, with the wait for a start and
-    retries of what did not run; of a stream, until its first chunk and from chunk to chunk.
+    `token`: else $TORPOR_TOKEN. `verify`: a PEM file of the authorities to trust over https, else $TORPOR_CACERT's; an
+    ssl.SSLContext; False to trust whoever answers.
+    `answer_within`: seconds that a call may take in all, with the wait for a start and retries of what did not run; of
+    a stream, until its first chunk and from chunk to chunk.
     `transport`: httpx's, for tests a `torpor.MockTransport`.
     """
 
@@ -49,12 +53,13 @@ class Client:
         url: str | None = None,
         *,
         token: str | None = None,
+        verify: Verify = None,
         answer_within: float = ANSWER_WITHIN,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = address(url)
         self.answer_within = answer_within
-        self._http = httpx.Client(**session(self.url, token), transport=transport)
+        self._http = httpx.Client(**session(self.url, token, verify), transport=transport)
 
     def close(self) -> None:
         self._http.close()
@@ -128,6 +133,23 @@ class Client:
                     return cast(EndpointView, event["endpoint"])
                 tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
         raise cut_off()
+
+    def tokens(self) -> Sequence[TokenView]:
+        """All tokens, oldest first, those that are over too; their texts are known to nobody."""
+        return cast(Sequence[TokenView], (self._drive(flow.control("GET", "/tokens")))["tokens"])
+
+    def create_token(self, name: str, scopes: Sequence[str], expires_in: float | None = None) -> MadeToken:
+        """A new token: its text is `["token"]`, now and never again. `scopes`: call, call:<endpoint>, admin.
+
+        `expires_in`: seconds, None for never. Raises BadRequest, and Conflict for a name that is taken.
+        """
+        body = encoded({"name": name, "scopes": [*scopes], "expires_in": expires_in})
+        return cast(MadeToken, self._drive(flow.control("POST", "/tokens", headers=JSON, body=body)))
+
+    def revoke_token(self, token: str) -> TokenView:
+        """Ends a token, by its id or name, for every call from now on. Raises NotFound."""
+        path = f"/tokens/{quote(token, safe='')}"
+        return cast(TokenView, self._drive(flow.control("DELETE", path)))
 
     def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> Generator[str, None, None]:
         """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""
