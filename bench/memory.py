@@ -85,9 +85,8 @@ def pss(pid: int) -> int:
 
 
 def private(pid: int) -> int:
-    """Bytes that no other process shares."""
-    sizes = rollup(pid)
-    return sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    """Bytes that no other process shares and that are no page of a file, which the kernel may drop at any time."""
+    return rollup(pid).get("Private_Dirty", 0)
 
 
 def rollup(pid: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ WARM_CALLS = 50
 
 # What a start consists of, in its order: what Server-Timing calls it, and what that is.
 START = {
-    "fork": "of the process that has the imports done",
+    "fork": "of a process that has the imports done",
     "import": "of the service's own module",
     "load": "of model and tokenizer",
     "app": "BentoML's own part",
@@ -69,7 +70,7 @@ def main() -> None:
 
 def show(client: Client, pid: int) -> None:
     title("Deploy services/embedding")
-    run("deploy", "services/embedding", "--name", "embedder")
+    run("deploy", "services/embedding", "--name", "embedder", "--set", "sleep=deep")
     client.sleep("embedder")
     title("The first call at zero replicas")
     cold_call(client)
@@ -81,6 +82,27 @@ def show(client: Client, pid: int) -> None:
     give_back(client, pid)
     title("The second call at zero replicas")
     cold_call(client)
+    title("The lighter sleep: a loaded process is kept, as long as its memory is not needed")
+    run("deploy", "services/embedding", "--name", "embedder", "--set", "sleep=template")
+    kept = template(client)
+    print(f"{kept / 2**20:7.1f} MiB  of its own it keeps; the next call is answered by a fork of it:\n")
+    cold_call(client)
+
+
+def template(client: Client) -> int:
+    """Bytes that the sleeping endpoint's template has for itself, pages of files apart."""
+    client.sleep("embedder")
+    for _ in range(1000):
+        view = client.get("embedder")
+        if view["template"] and view["template"]["state"] == "kept":
+            name = view["template"]["id"]
+            break
+        time.sleep(0.01)
+    else:
+        raise TorporError(f"the endpoint keeps no template: {view['no_template']}")
+    found = Path(os.environ["TORPOR_DATA"], "run", f"{name}.pid").read_text()
+    lines = Path(f"/proc/{json.loads(found)['pid']}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
 
 
 def cold_call(client: Client) -> None:
@@ -132,7 +154,7 @@ def give_back(client: Client, pid: int) -> None:
     without = memory(pid)
     own = (replica["memory"] or 0) / 2**20
     print(f"{with_replica:7.1f} MiB  the platform with the replica awake, {own:.1f} of it the replica's")
-    print(f"{without:7.1f} MiB  the platform with the endpoint asleep: no process of its own")
+    print(f"{without:7.1f} MiB  the platform with the endpoint in deep sleep: no process of its own")
     print(f"{with_replica - without:7.1f} MiB  given back\n")
     run("ls")
 
