@@ -18,7 +18,6 @@ from tests.shell.fakes.stage import Stage, beside_an_engine
 from torpor.errors import (
     BadRequest,
     Conflict,
-    EndpointNotFound,
     InternalError,
     InvalidService,
     NotFound,
@@ -362,52 +361,6 @@ def test_a_port_moves_when_the_new_revision_is_live_and_not_before() -> None:
         assert house.ports.listening == {7401}, "one that stays is not opened twice"
         await house.deploy("b:3")
         assert house.ports.listening == set()
-
-    play(scenario)
-
-
-def test_a_removed_endpoint_leaves_nothing_and_its_name_begins_afresh() -> None:
-    async def scenario(house: House) -> None:
-        before = house.state()
-        await house.deploy(port=7400)
-        await house.deploys.remove("e")
-        await house.same(before)
-        assert house.forgotten == ["e"]
-        with pytest.raises(EndpointNotFound):
-            await house.deploys.remove("e")
-        await house.deploy("b:2")
-        assert house.catalog.endpoints["e"].revision == 1
-
-    play(scenario)
-
-
-def test_a_removal_is_seen_through_when_its_caller_leaves_while_calls_drain() -> None:
-    async def scenario(house: House) -> None:
-        before = house.state()
-        await house.deploy(port=7400)
-        call = house.stage.want()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(house.deploys.remove, "e")
-            await until(lambda: "e" not in house.catalog.endpoints)
-            with pytest.raises(Conflict):
-                await house.deploy()
-            tasks.cancel_scope.cancel()
-            call.settle()
-        await house.same(before)
-        assert house.forgotten == ["e"]
-
-    play(scenario)
-
-
-def test_a_removal_that_cannot_be_written_changes_nothing() -> None:
-    async def scenario(house: House) -> None:
-        await house.deploy(port=7400)
-        before = house.state()
-        house.records.gate.error = InternalError("what exists cannot be written down: disk full\nlook at the disk")
-        with pytest.raises(InternalError):
-            await house.deploys.remove("e")
-        await house.same(before)
-        assert house.stage.want().lease is not None
 
     play(scenario)
 
