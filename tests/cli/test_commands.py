@@ -141,7 +141,7 @@ def test_a_fault_is_two_lines_and_an_exit_code_of_its_class_and_changes_nothing(
     assert [view["name"] for view in document(torpor, "ls")] == ["deployed"]
 
 
-@pytest.mark.parametrize("arguments", [FAULTS[0][0], FAULTS[-1][0], ("deploy", "/nowhere", "--name", "new")])
+@pytest.mark.parametrize("arguments", [FAULTS[0][0], FAULTS[-1][0]])
 def test_with_json_a_fault_is_one_object_on_stdout(torpor: Torpor, arguments: tuple[str, ...]) -> None:
     told, body = torpor(*arguments), json.loads(torpor(*arguments, "--json").stdout)
     assert told.stderr.endswith(body["error"] + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from torpor.client.bento import build
+from torpor.client.bento import Built, build
 from torpor.errors import InvalidService, ModelNotFound, TorporError
 
 SERVICE = (
@@ -109,21 +109,14 @@ def test_a_build_that_ends_without_a_word_is_refused_too(home: Path, tmp_path: P
 
 
 def test_what_is_built_already_is_found_and_a_change_is_built_anew(home: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "own"
-    source = written(folder, {"service.py": SERVICE.format("Own")})
-    first = build(source)
-    assert build(folder) == first
-    (folder / "service.py").write_text(SERVICE.format("Own") + "# more\n")
-    second = build(source)
-    assert second != first
-    (folder / "service.py").write_text(SERVICE.format("Own"))
-    assert build(source) == first
-    assert build(first.tag) == first
-    assert {path.name for path in (home / "bentos" / "own").iterdir()} == {
-        first.folder.name,
-        second.folder.name,
-        "latest",
-    }
+    one, same, other = (written(tmp_path / name, {"service.py": SERVICE.format("Own")}) for name in ("a", "b", "c"))
+    (tmp_path / "c" / "service.py").write_text(SERVICE.format("Own") + "# more\n")
+    first, again, elsewhere, second, before = answers(one, one, same, other, one)
+    assert first == again == elsewhere == before
+    assert first["tag"] != second["tag"]
+    assert build(first["tag"]) == Built(first["tag"], Path(first["folder"]))
+    versions = {first["tag"].partition(":")[2], second["tag"].partition(":")[2]}
+    assert {path.name for path in (home / "bentos" / "own").iterdir()} == versions | {"latest"}
 
 
 def test_a_module_is_built_from_the_working_directory_without_what_is_hidden_or_written(

@@ -100,7 +100,6 @@ def test_an_answered_error_is_raised_as_its_class(client: Client, kind: type[err
 @pytest.mark.parametrize(
     ("kind", "text", "settings", "says"),
     [
-        (errors.InvalidService, "import nowhere\n", {}, "service.py, line 1: ModuleNotFoundError"),
         (errors.InvalidConfig, EMPTY, {"idle_after": "x", "max_queu": 1}, "idle_after = 'x'.*did you mean max_queue"),
         (
             errors.ModelNotFound,
