@@ -91,6 +91,8 @@ class Caller(asyncio.Protocol):
         try:
             if head is None:
                 head = proxy.requests.read(block)
+            if head.length > proxy.limits.max_body_bytes and head.length > proxy.body_max(head, self._port):
+                raise body_too_large(head.length, proxy.limits)
             self._keep = head.keep
             if len(payload) == head.length:  # the common case: a request comes in one piece, and alone
                 self._state = _NEXT
@@ -137,7 +139,7 @@ class Caller(asyncio.Protocol):
         length = head.length
         if length == CHUNKED:
             self._chunks = Chunks()
-            self._left = self.proxy.limits.max_body_bytes
+            self._left = self.proxy.body_max(head, self._port)
             self._buffer = b""
             self._state = _BODY
             return self._unchunk(rest) if rest else b""
@@ -160,8 +162,7 @@ class Caller(asyncio.Protocol):
             raise bad(f"{fault}") from None
         self._left -= len(payload)
         if self._left < 0:
-            limits = self.proxy.limits
-            raise body_too_large(limits.max_body_bytes - self._left, limits)
+            raise body_too_large(self.proxy.limits.max_body_bytes - self._left, self.proxy.limits)
         if chunks.rest is not None:
             self._buffer = chunks.rest
             self._chunks = None

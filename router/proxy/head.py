@@ -102,7 +102,7 @@ class Requests:
             raise HeadersTooLarge(f"the request has {many} header lines, above {limits.max_headers}\nSend fewer.")
         special = self._sort(lines, head.passed)
         _read_host(head, special.get(HOST))
-        _read_framing(head, special.get(LENGTH), special.get(ENCODING), limits)
+        _read_framing(head, special.get(LENGTH), special.get(ENCODING))
         if CONNECTION in special:
             _read_connection(head, special[CONNECTION], special.get(UPGRADE, b""))
         if OURS in special:
@@ -199,7 +199,7 @@ def _read_host(head: RequestHead, host: bytes | None) -> None:
         head.path = path if path[:1] == b"/" else b"/" + path
 
 
-def _read_framing(head: RequestHead, length: bytes | None, encoding: bytes | None, limits: Limits) -> None:
+def _read_framing(head: RequestHead, length: bytes | None, encoding: bytes | None) -> None:
     if encoding is not None:
         if length is not None:
             raise bad("the request has both Content-Length and Transfer-Encoding")
@@ -212,8 +212,6 @@ def _read_framing(head: RequestHead, length: bytes | None, encoding: bytes | Non
         if _DIGITS.fullmatch(length) is None:
             raise bad(f"not a Content-Length: {quoted(length)}")
         head.length = int(length)
-        if head.length > limits.max_body_bytes:
-            raise body_too_large(head.length, limits)
 
 
 def body_too_large(size: int, limits: Limits) -> BodyTooLarge:

@@ -6,15 +6,17 @@ import asyncio
 import itertools
 import os
 import select
+import sys
 import time
 from collections.abc import Callable
 
 from router.proxy.caller import Caller
 from router.proxy.calls import Calls, Door
-from router.proxy.head import Requests
+from router.proxy.head import RequestHead, Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
 from router.proxy.tally import Tallies
+from torpor.errors import TorporError
 
 _TICK_MAX = 0.5  # seconds between two looks at the deadlines
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -47,6 +49,14 @@ class Proxy:
     def protocol_factory(self, port: int | None) -> Callable[[], asyncio.Protocol]:
         """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
         return lambda: Caller(self, port)
+
+    def body_max(self, head: RequestHead, port: int | None) -> int:
+        """Bytes that the request's body may have. The control plane bounds its own: a bento is larger than a call."""
+        try:
+            bounded = self.calls.resolve(head.path, head.host, port) is not None
+        except TorporError:  # it is told once its request is read
+            bounded = True
+        return self.limits.max_body_bytes if bounded else sys.maxsize
 
     async def close(self, within: float) -> None:
         """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from router.proxy.limits import Limits
 from tests.shell.fakes.wire import Line, Message, Script, play, stage, until
 from torpor.errors import QueueFull
 
@@ -112,6 +113,22 @@ def test_a_replica_cannot_speak_for_the_router() -> None:
     assert answer.headers["x-torpor-cold-start"] == "false"
     assert answer.headers["x-request-id"] == "mine"
     assert answer.headers["server-timing"].startswith("infer;dur=2, router;dur=")
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 5000\r\n\r\n%b", b"Transfer-Encoding: chunked\r\n\r\n1388\r\n%b\r\n0\r\n\r\n"]
+)
+def test_the_control_planes_bodies_are_not_bounded_by_those_of_calls(framing: bytes) -> None:
+    async def scenario() -> None:
+        async with stage(limits=Limits(max_body_bytes=1000)) as on:
+            sent = b"Host: t\r\n" + framing % (b"x" * 5000)
+            answer = await on.ask(b"PUT /torpor/v1/bentos/a/1 HTTP/1.1\r\n" + sent)
+            assert answer.status == 200
+            assert on.control.requests[-1].body == b"x" * 5000
+            answer = await on.ask(b"PUT /endpoints/e/x HTTP/1.1\r\n" + sent)
+            assert answer.status == 413
+
+    play(scenario)
 
 
 def test_the_control_plane_gets_what_is_no_call_and_may_speak_for_the_router() -> None:
