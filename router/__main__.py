@@ -136,7 +136,7 @@ def main() -> int:
         config = with_pair(config, wanted.tls)
     except TorporError as error:
         return failed(error, wanted.json)
-    configure(config.log_level, wanted.log_file)
+    configure(config.log_level, wanted.log_file, config.log_format)
     raise_limits()
     code = 0
     try:

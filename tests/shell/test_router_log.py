@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +55,39 @@ def test_info_of_others_is_left_out_their_faults_and_debugging_are_not(tmp_path:
     newest, _ = run(tmp_path, "debug")
     assert "Started server" in newest
     assert "SQLiteImpl" in newest
+
+
+JSON = """
+import logging, sys
+from pathlib import Path
+from router import log
+log.configure("info", Path(sys.argv[1]) if len(sys.argv) > 1 else None, "json")
+told = {"endpoint": "e", "event": "woke", "replica": "e-1-a", "seconds": 0.25}
+logging.getLogger("torpor.router").info("endpoint %s: two\\nlines, \\u00e9 \\"quoted\\"", "e", extra=told)
+logging.getLogger("torpor.api").warning("plain")
+try:
+    raise ValueError("bad\\nvalue")
+except ValueError:
+    logging.getLogger("uvicorn.error").exception("failed")
+"""
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_json_log_is_one_object_a_line_whatever_is_in_it(tmp_path: Path, to_file: bool) -> None:
+    path = tmp_path / "router.log"
+    command = [sys.executable, "-c", JSON, *([str(path)] if to_file else [])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    told, plain, failed = map(json.loads, (path.read_text() if to_file else done.stderr).splitlines())
+    assert datetime.fromisoformat(told.pop("time")).tzinfo is not None
+    assert told == {
+        "level": "info",
+        "logger": "torpor.router",
+        "message": 'endpoint e: two\nlines, \u00e9 "quoted"',
+        "endpoint": "e",
+        "event": "woke",
+        "replica": "e-1-a",
+        "seconds": 0.25,
+    }
+    assert set(plain) == {"time", "level", "logger", "message"}
+    assert (failed["logger"], failed["level"]) == ("uvicorn.error", "error")
+    assert failed["exception"].endswith("ValueError: bad\nvalue")
