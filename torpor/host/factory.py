@@ -15,8 +15,10 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_impl.tasks import Sqlite3Store
 from _bentoml_sdk.service import set_current_service
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.context import trace_context
 from bentoml._internal.runner.container import AutoContainer
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torpor.host import hooks
@@ -37,6 +39,8 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         self.inner: list[hooks.Instance] = []
         self._made: Any = None
         self._proxy: SelfProxy
+        self._server = f"BentoML Service/{service.name}"
+        self._id_format: str = BentoMLContainer.logging_formatting.get()["span_id"]
         for name in self.dispatchers:
             method = service.apis[name]
             sizes = [functools.partial(items, batch_dim=dim) for dim in method.batch_dim]
@@ -123,6 +127,20 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         except Exception:  # the service's own method may raise anything
             return False
         return True
+
+    def _add_response_headers(self, resp: Response) -> None:
+        """As BentoML's, with its configuration looked up once. Its header of trace ids is not for a plain service."""
+        if not self.plain_headers:
+            super()._add_response_headers(resp)
+            return
+        headers = resp.headers
+        headers["Server"] = self._server
+        if trace_context.request_id is not None:
+            headers["X-BentoML-Request-ID"] = format(trace_context.request_id, self._id_format)
+
+    @functools.cached_property
+    def plain_headers(self) -> bool:
+        return not BentoMLContainer.http.response.trace_id.get()
 
     async def _to_thread(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         job = asyncio.ensure_future(super()._to_thread(func, *args, **kwargs))

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 
+from _bentoml_sdk.io_models import IterableResponse
 from bentoml._internal.context import trace_context
 from bentoml._internal.utils.uri import join_paths
 from starlette.requests import Request
@@ -24,6 +25,8 @@ from torpor.host.factory import INNER, Factory, Inner
 from torpor.host.work import WORK, Work
 
 log = logging.getLogger("uvicorn.error")
+
+WORKS_ON = 0.01  # seconds that work may go on behind a complete answer without being told
 
 # Media types whose bodies BentoML reads whole and parses as one object.
 LEAN = frozenset((b"", b"application/json", b"text/plain", b"application/vnd.bentoml+numpy"))
@@ -36,7 +39,6 @@ class Lane:
         self.factory = factory
         self._busy = busy
         self._tasks = 0
-        self._told = 0
         service = factory.service
         self._lean = {
             join_paths(service.path_prefix, method.route).encode(): name for name, method in service.apis.items()
@@ -49,15 +51,13 @@ class Lane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.whole(scope, receive, send)
-        complete = False
+        complete: Complete | None = None
 
         async def counted(message: Message) -> None:
             nonlocal complete
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                complete = True
-                self._tasks += 1
-                asyncio.get_running_loop().call_later(0.01, self._tell)
+                complete = Complete(self._count)
 
         work = Work()
         token = WORK.set(work)
@@ -68,17 +68,15 @@ class Lane:
             else:
                 await self._held(scope, receive, counted, work)
         except Exception:  # the edge of a call: a mounted application raises after it has answered 500
-            if not complete:
+            if complete is None:
                 raise
             # uvicorn would close the connection, on which the router may have sent its next request already.
             log.exception("Exception in ASGI application")
         finally:
             WORK.reset(token)
             await work.ended()
-            if complete:
-                self._tasks -= 1
-                if self._told:
-                    self._tell()
+            if complete is not None:
+                complete.over()
 
     @property
     def whole(self) -> ASGIApp:
@@ -121,19 +119,19 @@ class Lane:
         """
         if self._timeout is None:
             return await self._call(name, scope, receive, send)
-        begun = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[bool] = loop.create_future()  # False: too late
 
         async def begin(message: Message) -> None:
             if not begun.done():
-                begun.set_result(None)
+                begun.set_result(True)
             await send(message)
 
-        call = asyncio.ensure_future(self._call(name, scope, receive, begin))
-        timer = asyncio.get_running_loop().call_later(self._timeout, _cancel, begun)
-        call.add_done_callback(lambda _: None if begun.done() else begun.set_result(None))
+        call = loop.create_task(self._call(name, scope, receive, begin))
+        timer = loop.call_later(self._timeout, _settle, begun, False)
+        call.add_done_callback(lambda _: _settle(begun, True))
         try:
-            await asyncio.wait((begun,))
-            if not begun.cancelled():
+            if await begun:
                 return await call
         finally:
             timer.cancel()
@@ -164,17 +162,45 @@ class Lane:
         with self.factory.service.context.in_request(request):
             response = await self.factory.api_endpoint_wrapper(name, request)
             response.headers.append("server-timing", f"infer;dur={(time.perf_counter() - started) * 1000:.2f}")
-            await response(scope, receive, send)
+            if isinstance(response, IterableResponse):
+                await in_one_piece(response, send)
+            else:
+                await response(scope, receive, send)
+
+    def _count(self, more: int) -> None:
+        self._tasks += more
+        self._busy(self._tasks)
+
+
+class Complete:
+    """A call whose answer is complete. Told when its work goes on a while, and then again when that is over."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._late = False
+        self._timer = asyncio.get_running_loop().call_later(WORKS_ON, self._tell)
+
+    def over(self) -> None:
+        self._timer.cancel()
+        if self._late:
+            self._count(-1)
 
     def _tell(self) -> None:
-        if self._tasks != self._told:
-            self._told = self._tasks
-            self._busy(self._tasks)
+        self._late = True
+        self._count(1)
 
 
-def _cancel(begun: asyncio.Future[None]) -> None:
+async def in_one_piece(response: IterableResponse, send: Send) -> None:
+    """An answer that is there already, without a message for each of its parts and one for its end."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": b"".join(response.body_iterator), "more_body": False})
+    if response.background is not None:
+        await response.background()
+
+
+def _settle(begun: asyncio.Future[bool], in_time: bool) -> None:
     if not begun.done():
-        begun.cancel()
+        begun.set_result(in_time)
 
 
 def media_type(scope: Scope) -> bytes:

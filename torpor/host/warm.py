@@ -12,8 +12,11 @@ from typing import Any
 
 import yaml
 from _bentoml_sdk.io_models import IOMixin
+from _bentoml_sdk.method import APIMethod
 from bentoml._internal.configuration import containers, helpers
 from bentoml._internal.log import configure_server_logging
+
+from torpor.host import figures
 
 VERSIONS = (1, 2)  # of BentoML's configuration: of runners, of services
 LOG_LEVELS = ("BENTOML_DEBUG", "BENTOML_QUIET", "BENTOML_VERBOSITY")  # environment that `configure_logging` reads
@@ -32,6 +35,21 @@ def before_fork() -> None:
     configure_server_logging()  # type: ignore[no-untyped-call]  # BentoML's
     mime_type: Any = functools.cache(IOMixin.mime_type.__func__)
     IOMixin.mime_type = classmethod(mime_type)  # else a JSON schema is made at every answer
+    APIMethod._local_call = local_call(APIMethod._local_call)
+    figures.install()
+
+
+def local_call(make: Any) -> Any:
+    """BentoML's `_local_call`, which reads the method's signature at every call; here once for each instance."""
+
+    @functools.wraps(make)
+    def kept(method: Any, instance: Any) -> Any:
+        made: dict[str, Any] = instance.__dict__.setdefault("__torpor_local_calls__", {})
+        if method.name not in made:
+            made[method.name] = make(method, instance)
+        return made[method.name]
+
+    return kept
 
 
 def trust_configuration() -> None:
