@@ -14,9 +14,7 @@ class Limits:
     max_header_bytes: int = 64 * KIB  # of one head, request line included; above it 431
     max_headers: int = 128  # header lines of one head; above it 431
     max_target: int = 16 * KIB  # of a request target; above it 414
-    max_body_bytes: int = (
-        1024 * KIB * KIB
-    )  # of one call; above it 413. The control plane's own bodies are bounded there
+    max_body_bytes: int = 1024 * KIB * KIB  # of one call; above it 413 (the control plane bounds its own)
     read_ahead: int = 64 * KIB  # read of a body while its call is parked, or of the next pipelined request
     replay_bytes: int = 64 * KIB  # a larger request is never sent twice
     header_within: float = 30.0  # a head's last byte after its first; later is 408

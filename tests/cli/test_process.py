@@ -44,6 +44,18 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path, command:
     assert not (tmp_path / "data" / "torpor.json").exists()
 
 
+@pytest.mark.parametrize("detached", [(), ("--detach",)], ids=["here", "detached"])
+@pytest.mark.parametrize("data", ["/etc/passwd", "/proc/x", "/dev/null/x"])
+def test_a_data_folder_that_cannot_be_used_is_told_in_two_lines(
+    tmp_path: Path, data: str, detached: tuple[str, ...]
+) -> None:
+    told = ran(clean_environment(tmp_path), "up", *detached, "--data", data)
+    what, remedy = told.stderr.splitlines()
+    assert (told.returncode, told.stdout) == (3, "")
+    assert what.startswith(f"the data folder {data} cannot be used: ")
+    assert remedy == "name another with --data"
+
+
 def test_the_configuration_is_printed_as_it_would_be_used(tmp_path: Path) -> None:
     env = clean_environment(tmp_path) | {"TORPOR_PORT": "7411", "TORPOR_IDLE_AFTER": "5"}
     config = tmp_path / "torpor.toml"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from torpor.cli.application import home
-from torpor.errors import Conflict, NotFound, StartFailed, StartTimeout, TorporError, from_body
+from torpor.errors import Conflict, InvalidConfig, NotFound, StartFailed, StartTimeout, TorporError, from_body
 from torpor.local import data_folder, read_address
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def up_detached(arguments: list[str], data: Path, shown: bool = False) -> dict[s
 
     `shown`: the caller will show the token that a first start may have to make; it comes as `["token"]`.
     """
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log = data / "router.log"
+    log = usable(data) / "router.log"
     line = command("router", [*arguments, "--json", "--data", str(data), "--log-file", str(log)])
     told, tell = os.pipe()
     os.set_blocking(told, False)
@@ -77,6 +76,18 @@ def up_detached(arguments: list[str], data: Path, shown: bool = False) -> dict[s
         found = started(router, data, log, before)
         token = first.read()  # None where there is nothing to be read now
     return {**found, "token": token.decode()} if token else found
+
+
+def usable(data: Path) -> Path:
+    """A data folder, made where it is not there, with a log that can be written. Raises InvalidConfig."""
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (data / "router.log").open("ab").close()
+    except OSError as error:
+        raise InvalidConfig(
+            f"the data folder {data} cannot be used: {error.strerror}\nname another with --data"
+        ) from None
+    return data
 
 
 def started(router: subprocess.Popen[bytes], data: Path, log: Path, before: int) -> dict[str, Any]:
