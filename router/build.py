@@ -27,7 +27,6 @@ from router.bentos import Bentos
 from router.config import Config, loopback
 from router.core.catalog import Catalog
 from router.core.effects import Note
-from router.core.room import EVICTIONS
 from router.core.tokens import ADMIN
 from router.launch.environment import Environments
 from router.launch.logs import Logs
@@ -249,7 +248,7 @@ def build(config: Config) -> Router:
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
-    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, EVICTIONS[config.eviction])
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
     required = config.auth == "on" or not loopback(config.host)

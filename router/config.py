@@ -24,8 +24,6 @@ PREFIX = "TORPOR_"
 FOREIGN = frozenset(f"TORPOR_{name}" for name in ("URL", "TOKEN", "CACERT", "PRECISION", "CONFIG", "CACHE"))
 CHOICES = {
     "auth": ("auto", "on", "off"),
-    "eviction": ("turns", "lru"),
-    "log_format": ("text", "json"),
     "log_format": ("text", "json"),
     "log_level": ("debug", "info", "warning", "error"),
     "sleep": ("deep", "template", "auto"),
@@ -49,9 +47,7 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
     "log_format": ("the router's log: text, or json (one object a line)", None, None),
-    "log_format": ("the router's log: text, or json (one object a line)", None, None),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
-    "eviction": ("who goes when memory is short: turns (in batches), lru (the one used longest ago)", None, None),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
     "queue_within": ("seconds that a call stays parked at most", 0, 7200),
@@ -88,9 +84,7 @@ class Config:
     answer_within: float = 600.0
     log_level: str = "info"
     log_format: str = "text"
-    log_format: str = "text"
     memory: int | None = None
-    eviction: str = "turns"
     settings: Settings = field(default_factory=Settings)
 
     def limits(self) -> Limits:

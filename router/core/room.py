@@ -5,8 +5,8 @@ A start waits for memory in the order in which the starts were wanted. Room is m
     1 templates, the one used longest ago first       2 idle replicas, long idle and quick to wake first
     3 busy replicas whose turn is over: they take no new calls, end what they run, and go; none is ever cut off
 
-A turn is four loads, but one second at least: models that do not fit together are served in batches, A A A B B,
-with about a fifth of the time spent loading, and none waits much longer than a turn and a load for its first call. An
+A turn is two loads, but 0.2 s at least: models that do not fit together are served in batches, A A A B B,
+with about a third of the time spent loading, and none waits much longer than a turn and a load for its first call. An
 idle replica goes before its turn is over once it has been idle as long as its own wake takes: to have kept it for
 the call that may come next costs then as much as the wake would (the break-even rule of the ski rental problem).
 
@@ -35,12 +35,11 @@ WAKE_LEAST = 0.01  # seconds; below it wakes are equally cheap
 class Turns:
     """How long a replica may stay while another endpoint waits for its memory."""
 
-    loads: float = 4.0  # a turn, in loads
-    least: float = 1.0  # seconds of a turn
-    break_even: bool = True  # an idle one stays as long as its own wake takes, and what wakes quickly goes first
+    loads: float = 2.0  # a turn, in loads
+    least: float = 0.2  # seconds of a turn
 
 
-EVICTIONS = {"turns": Turns(), "lru": Turns(0.0, 0.0, False)}
+TURNS = Turns()
 
 
 class Room:
@@ -152,8 +151,6 @@ class Room:
         """The instant at which a ready replica may be sent away for the endpoint that waits."""
         wake = self._s.lines[replica.endpoint].wake_takes()
         if not replica.busy:
-            if not self._turns.break_even:
-                return replica.last_finish
             return min(replica.last_finish + wake, replica.ready_at + self._turn(wake))
         return max(replica.ready_at, self.hungry[wanted.name]) + self._turn(max(wake, wanted.wake_takes()))
 
@@ -195,7 +192,5 @@ class Room:
 
     def _worth_keeping(self, replica: Replica, now: float) -> float:
         """Small for what was used long ago and wakes quickly."""
-        if not self._turns.break_even:
-            return replica.last_finish
         wake = max(WAKE_LEAST, self._s.lines[replica.endpoint].wake_takes())
         return wake / max(1e-3, now - replica.last_finish)

@@ -28,7 +28,7 @@ from router.core.refusals import (
     waited_out,
 )
 from router.core.rest import Rest
-from router.core.room import EVICTIONS, Room, Turns
+from router.core.room import TURNS, Room, Turns
 from router.core.scale import BUCKETS
 from router.core.settings import Settings
 from router.core.shelf import Shelf
@@ -46,9 +46,7 @@ class Schedule:
     `memory` is the bytes that all endpoints may take together, None for any number; `turns` says who goes for whom.
     """
 
-    def __init__(
-        self, name: Callable[[str, int], str], memory: int | None = None, turns: Turns = EVICTIONS["turns"]
-    ) -> None:
+    def __init__(self, name: Callable[[str, int], str], memory: int | None = None, turns: Turns = TURNS) -> None:
         self._name = name
         self.room = Room(self, memory, turns)
         self.shelf = Shelf(self, name)

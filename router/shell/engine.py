@@ -17,7 +17,6 @@ from anyio.abc import TaskStatus
 from router.core import effects as ef
 from router.core import events as ev
 from router.core.catalog import Address, Catalog
-from router.core.room import EVICTIONS, Turns
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 from router.proxy.calls import Call, Lease, Outcome, Target
@@ -48,12 +47,11 @@ class Engine:
         note: Callable[[ef.Note], None],
         plan: Callable[[str, int], Awaitable[Plan]],
         memory: int | None = None,
-        turns: Turns = EVICTIONS["turns"],
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
         self.gone: Callable[[str], None] = lambda address: None  # told the address of each replica that has exited
-        self.schedule = Schedule(name, memory, turns)
+        self.schedule = Schedule(name, memory)
         self._nothing_before = self.schedule.slots.nothing_before
         self._clock = clock
         self.efforts = Efforts(launcher, plan, self.tell, self.schedule.shelf.templates)
