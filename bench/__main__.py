@@ -15,7 +15,7 @@ BENCHES = {
     "throughput": "calls a second of one embedding service, beside servers that batch",
     "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
     "scale": "two thousand endpoints registered, one in use, beside one alone",
-    "swap": "eight models of which three fit into memory, in turns, beside the longest unused alone",
+    "swap": "eight models of which three fit into memory, beside the longest unused alone",
 }
 
 
