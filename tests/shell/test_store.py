@@ -19,14 +19,15 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, event, inspect
 
 from router.core.catalog import Learned, Registered
 from router.core.settings import Settings
+from router.core.tokens import Token
 from router.store import DataLock, Store
 from router.store import store as store_module
 from router.store.tables import metadata
-from torpor.errors import Conflict, InternalError, InvalidConfig
+from torpor.errors import Conflict, DiskFull, InternalError, InvalidConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +68,18 @@ def test_every_field_of_an_endpoint_comes_back_as_it_was_written(tmp_path: Path)
         asyncio.run(store.count([("embedder", 70, 7, 1_700_000_001.5)]))
     with opened(tmp_path) as store:
         assert store.load() == [dataclasses.replace(FULL, calls=70, cold_starts=7, last_call_at=1_700_000_001.5)]
+
+
+def test_tokens_come_back_as_they_were_written_with_their_last_use(tmp_path: Path) -> None:
+    first = Token("a1", "ci", bytes(range(32)), ("call:e", "call:f"), 1.5, expires_at=9.5)
+    second = Token("b2", "me", bytes(32), ("admin",), 2.5)
+    with opened(tmp_path) as store:
+        for each in (first, second, dataclasses.replace(second, revoked=True)):
+            asyncio.run(store.put_token(each))
+        asyncio.run(store.use_tokens({"a1": 3.5, "nobody": 1.0}))
+    with opened(tmp_path) as store:
+        used, revoked = dataclasses.replace(first, last_used_at=3.5), dataclasses.replace(second, revoked=True)
+        assert store.tokens() == [used, revoked]
 
 
 def test_a_new_revision_is_the_live_one_and_keeps_the_counts(tmp_path: Path) -> None:
@@ -119,6 +132,21 @@ def test_a_migrated_database_is_opened_again_and_again(tmp_path: Path) -> None:
             asyncio.run(store.put(entry(revision=revision)))
     with opened(tmp_path) as store:
         assert store.load()[0].revision == 3
+
+
+def test_a_full_disk_is_said_to_be_full_and_what_was_written_before_is_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(entry()))
+
+        def no_more_pages(connection: sqlite3.Connection, record: object) -> None:
+            connection.execute("PRAGMA max_page_count = 1")  # SQLite takes as many as there are at least
+
+        store._engine.dispose()
+        event.listen(store._engine, "connect", no_more_pages)
+        large = dataclasses.replace(entry(revision=2), env={"LARGE": "x" * 100_000})
+        with pytest.raises(DiskFull, match=f"{tmp_path} takes nothing more: database or disk is full"):
+            asyncio.run(store.put(large))
+        assert store.load() == [entry()]
 
 
 def test_the_event_loop_goes_on_while_a_write_waits_for_the_disk(tmp_path: Path) -> None:
