@@ -26,7 +26,6 @@ CHOICES = {
     "auth": ("auto", "on", "off"),
     "eviction": ("turns", "lru"),
     "log_format": ("text", "json"),
-    "log_format": ("text", "json"),
     "log_level": ("debug", "info", "warning", "error"),
     "sleep": ("deep", "template", "auto"),
 }
@@ -48,7 +47,6 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "max_body": ("bytes of one call's body; above it 413 (a bento that is uploaded: 2 GiB)", 1, 1 << 40),
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
-    "log_format": ("the router's log: text, or json (one object a line)", None, None),
     "log_format": ("the router's log: text, or json (one object a line)", None, None),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
     "eviction": ("who goes when memory is short: turns (in batches), lru (the one used longest ago)", None, None),
@@ -87,7 +85,6 @@ class Config:
     max_body: int = 1 << 30
     answer_within: float = 600.0
     log_level: str = "info"
-    log_format: str = "text"
     log_format: str = "text"
     memory: int | None = None
     eviction: str = "turns"
