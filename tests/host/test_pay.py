@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.host.test_batches import Played
-from torpor.host.pay import ENOUGH, PROBE, Pay
+from torpor.host.pay import ENOUGH, FRESH, Pay
 
 
 def taught(pay: Pay, *costs: tuple[int, float], times: int = ENOUGH) -> Pay:
@@ -35,10 +35,22 @@ def test_a_difference_that_noise_makes_or_one_that_was_seen_once_changes_nothing
     assert taught(Pay(64), (1, 0.032), (32, 0.064), times=ENOUGH - 1).most() == 64
 
 
+def test_a_small_size_that_was_disturbed_does_not_keep_larger_ones_from_being_used() -> None:
+    assert taught(Pay(64), (1, 0.005), (2, 0.009), (32, 0.0023)).most() == 64
+
+
+def test_one_batch_that_stalled_changes_nothing() -> None:
+    pay = taught(Pay(64), (1, 0.005), (32, 0.0023))
+    pay.learn(32, 5.0)
+    assert pay.most() == 64
+
+
 def test_what_is_not_used_is_tried_again_and_used_when_it_pays_again() -> None:
     pay = taught(Pay(64), (1, 0.032), (32, 0.064))
-    assert [pay.most() for _ in range(PROBE)].count(64) == 1
-    taught(pay, (32, 0.01), times=12)
+    assert pay.most() == 31
+    taught(pay, (1, 0.005), times=FRESH)  # other rows come, one by one because of what is known of the former ones
+    assert pay.most() == 64
+    taught(pay, (32, 0.0023))
     assert pay.most() == 64
 
 

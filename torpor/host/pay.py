@@ -7,39 +7,46 @@ model, the rows and the machine.
 
 from __future__ import annotations
 
-ENOUGH = 3  # batches of a level, before it is compared
-DEARER = 1.1  # times the cheapest smaller level: above it, a level is not worth its wait
-WEIGHT = 0.25  # of a new measurement
-PROBE = 64  # every so many batches one is as large as it can be: what is sent changes
+from collections import deque
+
+ENOUGH = 8  # batches of a level, before it is compared
+FRESH = 128  # batches: older measurements are of other rows, or of a busier machine; a level without is tried again
+DEARER = 1.1  # times the cheapest level: above it, a level is not worth its wait
 
 
 class Pay:
-    """Time by item and level of batch sizes: 1, 2 to 3, 4 to 7, 8 to 15, and so on."""
+    """Time by item and level of batch sizes: 1, 2 to 3, 4 to 7, 8 to 15, and so on.
+
+    In doubt batches are large: a size that is refused for no reason costs half of the throughput, one that is used
+    for no reason a tenth.
+    """
 
     def __init__(self, max_batch_size: int) -> None:
         self._max = max_batch_size
-        self._cost: dict[int, float] = {}  # seconds an item, by level
-        self._seen: dict[int, int] = {}
         self._batches = 0
+        self._kept: dict[int, deque[tuple[int, float]]] = {}  # by level: number of the batch, seconds an item
 
     def learn(self, items: int, seconds: float) -> None:
         """A batch of that many items took that long."""
         if items < 1:
             return
-        level, cost = items.bit_length(), seconds / items
-        self._cost[level] = cost + (1 - WEIGHT) * (self._cost.get(level, cost) - cost)
-        self._seen[level] = self._seen.get(level, 0) + 1
+        self._batches += 1
+        kept = self._kept.setdefault(items.bit_length(), deque(maxlen=ENOUGH))
+        kept.append((self._batches, seconds / items))
 
     def most(self) -> int:
-        """How many items the next batch may hold."""
-        self._batches += 1
-        if self._batches % PROBE == 0:
+        """How many items the next batch may hold: no level that is dearer than all that are as cheap as any."""
+        costs = {level: _middle(kept) for level, kept in self._kept.items() if self._is_known(kept)}
+        if not costs:
             return self._max
-        cheapest = float("inf")
-        for level in sorted(self._cost):
-            if self._seen[level] < ENOUGH:
-                continue
-            if self._cost[level] > cheapest * DEARER:
-                return min(self._max, (1 << (level - 1)) - 1)  # all of the level below
-            cheapest = min(cheapest, self._cost[level])
-        return self._max
+        limit = min(costs.values()) * DEARER
+        good = max(level for level, cost in costs.items() if cost <= limit)
+        dear = [level for level in costs if level > good]
+        return min(self._max, (1 << (min(dear) - 1)) - 1) if dear else self._max
+
+    def _is_known(self, kept: deque[tuple[int, float]]) -> bool:
+        return len(kept) == ENOUGH and kept[0][0] > self._batches - FRESH
+
+
+def _middle(kept: deque[tuple[int, float]]) -> float:
+    return sorted(cost for _, cost in kept)[len(kept) // 2]
