@@ -28,7 +28,9 @@ def cli(ctx: click.Context, url: str | None, cacert: str | None) -> None:
 
 for command in (endpoints.deploy, endpoints.ls, endpoints.show_, calls.call, endpoints.wake, endpoints.sleep):
     cli.add_command(command)
-for command in (endpoints.logs, endpoints.rm, tokens.tokens, top.top, doctor.doctor, completion.completion, chaos.chaos):
+for command in (chaos.chaos, completion.completion):
+    cli.add_command(command)
+for command in (endpoints.logs, endpoints.rm, tokens.tokens, top.top, doctor.doctor):
     cli.add_command(command)
 
 

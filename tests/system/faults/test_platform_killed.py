@@ -33,7 +33,7 @@ def up_again(platform: Running, victims: Victims) -> Victims:
     return replace(victims, url=found["url"], pid=found["pid"])
 
 
-def test_a_platform_killed_with_calls_parked_and_running_loses_none_of_its_endpoints(tmp_path: Path) -> None:
+def test_trap_1_a_platform_killed_with_calls_parked_and_running_loses_none_of_its_endpoints(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as callers, running(tmp_path) as platform:
         victims = deploy(platform, tmp_path / "mode", callers)
         victims.sleep("deep")
