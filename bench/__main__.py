@@ -15,6 +15,7 @@ BENCHES = {
     "throughput": "calls a second of one embedding service, beside servers that batch",
     "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
     "scale": "two thousand endpoints registered, one in use, beside one alone",
+    "soak": "mixed calls for minutes: the router's memory, descriptors and tasks stay flat",
     "swap": "eight models of which three fit into memory, beside the longest unused alone",
 }
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="length of one load of proxy and throughput, in each round"
     )
+    parser.add_argument("--minutes", type=float, default=1.0, help="length of soak; 30 for the long one")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a bench has started ends with it
     missed = False

@@ -49,7 +49,7 @@ def main(
     if Path(source).is_dir() or source == "minilm":
         os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here: no library may ask a hub all the same
     from models.export import TOTAL_STEPS, Order, export
-    from models.report import print_report
+    from models.report import print_report, print_table
     from models.steps import Steps
 
     wanted = tuple(dict.fromkeys(each.strip() for each in precision.split(",") if each.strip()))
@@ -60,6 +60,8 @@ def main(
         if as_json:
             print(json.dumps(error.body()))
         else:
+            if "report" in error.detail:
+                print_table(error.detail["report"], sys.stderr)
             print(error.message, file=sys.stderr)
         sys.exit(exit_code(error))
     if as_json:

@@ -80,7 +80,7 @@ def export(order: Order, steps: Steps) -> Exported:
         steps.begin("asking each graph for the same")
         report, faults = judge(order, source, samples, reference, artifact)
         if not order.allow_worse:
-            gate.refuse(order.name, order.task, faults)
+            gate.refuse(order.name, order.task, faults, report)
         card |= {"report": report, "worse": sorted(name for name, broken in faults.items() if broken)}
         _write(artifact, card)
         steps.begin("storing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +125,14 @@ def faults(task: str, precision: str, metrics: dict[str, float]) -> list[str]:
     ]
 
 
-def refuse(name: str, task: str, found: dict[str, list[str]]) -> None:
-    """Raises ExportRefused when a variant has faults."""
+def refuse(name: str, task: str, found: dict[str, list[str]], report: list[dict[str, Any]]) -> None:
+    """Raises ExportRefused when a variant has faults, with the report's rows as detail."""
     lines = [f"{variant}: {', '.join(broken)}" for variant, broken in found.items() if broken]
     if lines:
         raise ExportRefused(
             f"{name} is refused: {'; '.join(lines)} (the bounds for {task}).\n"
             "Leave that precision out, or keep it all the same with --allow-worse, which the card will say.",
-            detail={"faults": {variant: broken for variant, broken in found.items() if broken}},
+            detail={"faults": {variant: broken for variant, broken in found.items() if broken}, "report": report},
         )
 
 

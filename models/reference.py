@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from models.samples import Text, singles
 from models.source import Source
+from torpor.errors import BadRequest
 
 Floats = NDArray[np.float32]
 PROBE = "How do I change the e-mail address of my account?"  # the text that latencies are taken on
 ROUNDS = 15
+SHOWN = 4  # weights that are named
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,33 @@ class Reference:
     latency_p50: float
 
 
+def check_weights(source: Source, task: str, missing: Iterable[str]) -> None:
+    """Refuses what transformers would fill with random numbers. Raises BadRequest."""
+    # A sentence's embedding is pooled from the tokens': the pooler of a BERT is not part of it.
+    made_up = sorted(name for name in missing if task != "feature-extraction" or "pooler" not in name)
+    if made_up:
+        shown = ", ".join(made_up[:SHOWN]) + (f" and {len(made_up) - SHOWN} more" if len(made_up) > SHOWN else "")
+        raise BadRequest(
+            f"{source.folder} has no weights for {shown}: its answers would be random.\n"
+            f"Use a source that was trained for {task}, or another --task."
+        )
+
+
 def ask_torch(source: Source, task: str, texts: Sequence[Text]) -> Reference:
-    """Runs every text, or pair of texts, alone through the original model, on one thread. Blocks for seconds."""
+    """Runs every text, or pair of texts, alone through the original model, on one thread. Blocks for seconds.
+
+    Raises BadRequest for a source that lacks weights of the task's model.
+    """
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
     torch.set_num_threads(1)
     kind = AutoModel if task == "feature-extraction" else AutoModelForSequenceClassification
-    model = kind.from_pretrained(source.folder, local_files_only=True, dtype=torch.float32).eval()
+    model, found = kind.from_pretrained(
+        source.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    check_weights(source, task, found["missing_keys"])
+    model.eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
 
     def answer(text: Text) -> Floats:

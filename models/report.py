@@ -35,9 +35,17 @@ def cells(report: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def print_report(exported: Exported, stream: IO[str] | None = None) -> None:
-    """Prints the table, with rich on a terminal and as plain columns elsewhere, and where the model is."""
+    """Prints the table, and where the model is."""
     stream = stream or sys.stdout
-    rows = cells(exported.card["report"])
+    print_table(exported.card["report"], stream)
+    if exported.card["worse"]:
+        print(f"kept with --allow-worse: {', '.join(exported.card['worse'])}, below the gate's bounds", file=stream)
+    print(f"{exported.model.tag} {'is already there' if exported.reused else 'stored'}", file=stream)
+
+
+def print_table(report: list[dict[str, Any]], stream: IO[str]) -> None:
+    """With rich on a terminal, as plain columns elsewhere."""
+    rows = cells(report)
     if stream.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -52,9 +60,6 @@ def print_report(exported: Exported, stream: IO[str] | None = None) -> None:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=stream)
-    if exported.card["worse"]:
-        print(f"kept with --allow-worse: {', '.join(exported.card['worse'])}, below the gate's bounds", file=stream)
-    print(f"{exported.model.tag} {'is already there' if exported.reused else 'stored'}", file=stream)
 
 
 def _cell(value: Any, form: str) -> str:

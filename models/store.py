@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +34,8 @@ def store_folder() -> Path:
 def scratch() -> Iterator[Path]:
     """A folder on the store's file system for one export, temporary files of other libraries included.
 
-    It is locked while its owner lives. Whatever killed owners left is removed when the next export begins.
+    It goes with its owner, however that ends: a guard sees to it. It is locked while its owner lives; what is left
+    where guards were killed too is removed when the next export begins.
     """
     # Beside the store, not in it: BentoML lists every folder in its store as a model.
     parent = store_folder().parent / "tmp"
@@ -39,7 +43,9 @@ def scratch() -> Iterator[Path]:
     with (parent / f"{PREFIX}lock").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)  # no folder is seen between its making and its locking
         sweep(parent)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        folder = parent / f"{PREFIX}{secrets.token_hex(6)}"
+        guard = guarded(folder)
+        folder.mkdir(mode=0o700)
         owner = (folder / LOCK).open("w")
         fcntl.flock(owner, fcntl.LOCK_EX)
     before = tempfile.tempdir, os.environ.get("TMPDIR")
@@ -54,6 +60,13 @@ def scratch() -> Iterator[Path]:
             os.environ["TMPDIR"] = before[1]
         shutil.rmtree(folder, ignore_errors=True)
         owner.close()
+        guard.communicate()  # it sees that the folder is gone
+
+
+def guarded(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that removes the folder once this one has ended, or has closed the guard's standard input."""
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def sweep(parent: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import yaml  # bentoml brings it
 from bentoml._internal.tag import Tag
 from bentoml.exceptions import BentoMLException
 
+from router.disk import TAKES_NOTHING, disk
 from router.launch.environment import requirements
 from router.shell.deploys import Needs
 from torpor.errors import BadRequest, BodyTooLarge, InternalError, InvalidService, ModelNotFound, NotFound
@@ -63,7 +64,7 @@ class Bentos:
     async def put(self, name: str, version: str, stream: AsyncIterator[bytes]) -> str:
         """Takes a tar of the bento's folder; the tag. One that is here already stays as it is.
 
-        Raises BadRequest or BodyTooLarge, and leaves nothing of what it refuses or of what did not come whole.
+        Raises BadRequest, BodyTooLarge or DiskFull, and leaves nothing of what it refuses or what did not come whole.
         """
         tag = f"{name}:{version}"
         try:
@@ -73,7 +74,12 @@ class Bentos:
         return tag
 
     async def _receive(self, name: str, version: str, stream: AsyncIterator[bytes]) -> None:
-        part = Path(tempfile.mkdtemp(dir=self._folder / ".parts"))
+        with disk(self._folder):
+            part = Path(tempfile.mkdtemp(dir=self._folder / ".parts"))
+            await self._receive_into(part, name, version, stream)
+
+    async def _receive_into(self, part: Path, name: str, version: str, stream: AsyncIterator[bytes]) -> None:
+        """Publishes what comes whole; the folder `part` is gone afterwards."""
         try:
             size = 0
             async with await anyio.open_file(part / "tar", "wb") as file:
@@ -202,6 +208,8 @@ def take(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> Non
     except OSError as error:
         if error.errno in IMPOSSIBLE:
             raise BadRequest(f"{member.name!r} in the archive: {error.strerror}\nname every file once") from None
+        if error.errno in TAKES_NOTHING:
+            raise
         raise InternalError(f"the bento cannot be kept: {error.strerror}\nmake room in {target.parent}") from error
 
 

@@ -43,7 +43,7 @@ from router.shell.meters import Meters
 from router.shell.plan import Plan
 from router.shell.tokens import Tokens
 from router.store import Store
-from torpor.errors import InternalError, InvalidConfig, TorporError
+from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
 
 log = logging.getLogger("torpor.router")
 
@@ -181,7 +181,7 @@ class Router:
         written: dict[str, Any] = {}
         while True:
             await asyncio.sleep(COUNT_EVERY)
-            with contextlib.suppress(InternalError):  # a full disk, which the store has logged: counts can wait
+            with contextlib.suppress(InternalError, DiskFull):  # the store has logged it, and counts can wait
                 await self._write_counts(written)
 
     async def _write_counts(self, written: dict[str, Any]) -> None:
@@ -211,7 +211,7 @@ class Router:
         drain = asyncio.ensure_future(self.engine.shut_down())
         await proxy.close(max((s.settings.drain_within for s in self.engine.schedule.lines.values()), default=1.0))
         await drain
-        with contextlib.suppress(InternalError):
+        with contextlib.suppress(InternalError, DiskFull):
             await self._write_counts({})
 
 

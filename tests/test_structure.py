@@ -41,8 +41,8 @@ RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},
     "shell": {"core", "proxy", "shell"},
-    "store": {"core", "store"},
-    "launch": {"core", "shell", "launch"},
+    "store": {"core", "disk", "store"},
+    "launch": {"core", "disk", "shell", "launch"},
 }
 
 LINES_MAX = 400  # of a file

@@ -21,6 +21,7 @@
     │   ├── StartTimeout      503 start_timeout
     │   ├── QueueTimeout      503 queue_timeout
     │   ├── NoRoom            503 no_room
+    │   ├── DiskFull          507 disk_full
     │   ├── Overloaded        503 overloaded
     │   └── ShuttingDown      503 shutting_down
     ├── GaveUp                it may have run; retry only what may run twice
@@ -183,6 +184,13 @@ class Overloaded(TryLater):
     """The router itself is short of something: descriptors, the kernel's buffers."""
 
     code = "overloaded"
+
+
+class DiskFull(TryLater):
+    """The disk under the data folder takes nothing more: it is full, over a quota, or mounted read-only."""
+
+    code = "disk_full"
+    status = 507
 
 
 class ShuttingDown(TryLater):

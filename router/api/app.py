@@ -123,6 +123,8 @@ class ControlPlane:
                 "endpoints": len(self.engine.catalog.endpoints),
                 "replicas": sum(r.state is not State.STOPPED for r in schedule.replicas.values()),
                 "memory": await asyncio.to_thread(memory, os.getpid()),
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "tasks": len(asyncio.all_tasks()),
             }
         )
 

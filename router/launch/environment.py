@@ -17,6 +17,7 @@ import anyio
 from packaging.requirements import InvalidRequirement, Requirement
 
 import torpor
+from router.disk import disk, full, says_full
 from router.launch.orphans import forget, remember, signal_group
 from torpor.errors import InvalidService
 
@@ -38,7 +39,7 @@ class Environments:
         self._making: dict[str, asyncio.Lock] = {}
 
     async def python(self, listed: Path | None, tell: Callable[[str], None]) -> Path:
-        """An interpreter with the packages of a requirements file. Raises InvalidService with uv's last lines.
+        """An interpreter with the packages of a requirements file. Raises DiskFull, or InvalidService with uv's words.
 
         `tell` hears the installer's lines. Who comes while another makes the same environment waits for it.
         """
@@ -57,20 +58,24 @@ class Environments:
     async def _make(self, home: Path, listed: Path, tell: Callable[[str], None]) -> None:
         """A venv cannot be moved once made: `complete` is written last, and a folder without it is made again."""
         await _remove(home)
-        home.parent.mkdir(parents=True, exist_ok=True)
-        uv = (sys.executable, "-m", "uv")
         try:
-            await self._run(tell, listed.parent, *uv, "venv", "--quiet", "--python", sys.executable, str(home))
-            own = home / "own.txt"
-            own.write_text("\n".join(own_pins()))
-            files = ("--requirements", str(listed), "--requirements", str(own), "--overrides", str(own))
-            python = str(home / "bin" / "python")
-            await self._run(tell, listed.parent, *uv, "pip", "install", "--python", python, *files)
-            (home / "complete").touch()
+            with disk(self._folder):
+                await self._fill(home, listed, tell)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await _remove(home)
             raise
+
+    async def _fill(self, home: Path, listed: Path, tell: Callable[[str], None]) -> None:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        uv = (sys.executable, "-m", "uv")
+        await self._run(tell, listed.parent, *uv, "venv", "--quiet", "--python", sys.executable, str(home))
+        own = home / "own.txt"
+        own.write_text("\n".join(own_pins()))
+        files = ("--requirements", str(listed), "--requirements", str(own), "--overrides", str(own))
+        python = str(home / "bin" / "python")
+        await self._run(tell, listed.parent, *uv, "pip", "install", "--python", python, *files)
+        (home / "complete").touch()
 
     async def _run(self, tell: Callable[[str], None], folder: Path, *command: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -100,6 +105,8 @@ class Environments:
         finally:
             forget(self._run_folder, name)
         if status != 0:
+            if (reason := says_full(lines)) is not None:
+                raise full(self._folder, reason)
             said = " | ".join(lines[-LAST_LINES:])
             raise InvalidService(f"the bento's packages cannot be installed: {said}\nmend the bento's python packages")
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from router.disk import disk
 from router.launch.forker import Forker, pair
-from torpor.errors import InternalError
+from torpor.errors import DiskFull, InternalError
 
 CLOSE_WITHIN = 5.0  # seconds until a fork-server that sees the end of its control socket has ended
 # Libraries that start a thread per core when they are imported would forbid the fork.
@@ -43,7 +44,7 @@ class ForkServer(Forker):
         env = {**os.environ, **dict.fromkeys(SINGLE_THREADED, "1")}
         command = [str(self._python), "-P", "-m", "torpor.host.forkserver", "--control-fd", str(theirs.fileno())]
         try:
-            with theirs, self._log.open("ab") as out:
+            with disk(self._log.parent), theirs, self._log.open("ab") as out:
                 # A few ms; were it done in a thread, a caller who is cancelled would leave a process without a pid.
                 self._process = subprocess.Popen(  # noqa: ASYNC220
                     command,
@@ -54,6 +55,9 @@ class ForkServer(Forker):
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
+        except DiskFull:
+            ours.close()
+            raise
         except OSError as error:
             ours.close()
             raise InternalError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
+from router.disk import disk
 from router.launch.forker import ANSWER_WITHIN, Forker, packets, pair
 from router.launch.forkserver import ForkServer
 from router.launch.logs import Logs, last_lines
@@ -133,9 +134,8 @@ class ProcessLauncher:
         if template in self._dropped:
             self._dropped.discard(template)
             return tell(Unkept(template))
-        spec = self._spec(template, plan) | {"template": True}
+        spec, path = self._spec(template, plan) | {"template": True}, self._log(template, plan)
         ours, theirs = pair()
-        path = self._logs.open(plan.endpoint, template)
         made = self._templates[template] = Template(template, server, ours, path, self._told, self._server_gone)
         try:
             with theirs, path.open("ab") as log:
@@ -226,8 +226,9 @@ class ProcessLauncher:
     def _spec(self, name: str, plan: Plan) -> dict[str, Any]:
         """What a child is told; makes the folders that it names."""
         state, run = self._folder / "endpoints" / plan.endpoint, self._run / name
-        state.mkdir(parents=True, exist_ok=True)
-        run.mkdir(mode=0o700)
+        with disk(self._folder):
+            state.mkdir(parents=True, exist_ok=True)
+            run.mkdir(mode=0o700)
         return {
             "replica": name,
             "endpoint": plan.endpoint,
@@ -243,12 +244,20 @@ class ProcessLauncher:
             "learn": plan.learn,
         }
 
+    def _log(self, name: str, plan: Plan) -> Path:
+        """A child's log, made; where it cannot be, the child's folders go."""
+        try:
+            with disk(self._folder):
+                return self._logs.open(plan.endpoint, name)
+        except BaseException:
+            self._clear(name)
+            raise
+
     def _fork(self, server: Forker, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
-        spec = self._spec(replica, plan)
+        spec, path = self._spec(replica, plan), self._log(replica, plan)
         ours, theirs = pair()
         try:
-            with theirs, socket.socket(socket.AF_UNIX) as listener:
-                path = self._logs.open(plan.endpoint, replica)
+            with disk(self._folder), theirs, socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(self.address(replica))
                 listener.listen(BACKLOG)
                 with path.open("ab") as log:

@@ -6,13 +6,14 @@ import fcntl
 import os
 from pathlib import Path
 
+from router.disk import disk
 from torpor.errors import Conflict, InvalidConfig
 
 
 class DataLock:
     """Held from construction until `close`, or until the process ends however it ends.
 
-    Raises Conflict where another router holds it, InvalidConfig where the folder cannot be used.
+    Raises Conflict where another router holds it, InvalidConfig where the folder cannot be used, DiskFull.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,8 +33,9 @@ class DataLock:
                 f"a router (pid {holder}) uses {folder} already\n"
                 f"stop it with `torpor down --data {folder}`, or use another --data"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, str(os.getpid()).encode())
+        with disk(folder):
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, str(os.getpid()).encode())
 
     def close(self) -> None:
         os.close(self._fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from router.core.catalog import Learned, Registered
 from router.core.settings import Settings
 from router.core.tokens import Token
+from router.disk import full
 from router.store.tables import endpoints, history, revisions
 from router.store.tokens import all_tokens, put_token, use_tokens
 from torpor.errors import InternalError, InvalidConfig
@@ -148,9 +150,20 @@ class Store:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             log.error("a write to %s failed: %s", self._engine.url, reason)
+            folder = Path(self._engine.url.database or ".").parent
+            if _is_full(getattr(error, "orig", None), folder):
+                raise full(folder, reason) from error
             raise InternalError(
                 f"what exists cannot be written down: {reason}\nlook at the disk of {self._engine.url.database}"
             ) from error
+
+
+def _is_full(cause: BaseException | None, folder: Path) -> bool:
+    """Whether SQLite failed because the disk takes nothing more. Where it says only that I/O failed, the disk tells."""
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # without its extension
+    if code == sqlite3.SQLITE_IOERR:
+        return os.statvfs(folder).f_bavail == 0
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
 
 
 def check_file(path: Path) -> None:

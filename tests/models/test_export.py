@@ -15,6 +15,7 @@ from models import store
 from models.export import Order, export
 from models.source import find_source
 from models.steps import Steps
+from tests.host.hosting import until
 from torpor.errors import BadRequest, ModelNotFound
 from torpor.onnx import read_card
 
@@ -56,7 +57,7 @@ def test_the_card_is_the_models_metadata_in_the_store(exported: Path, tiny: Path
 
 
 @pytest.mark.parametrize("step", ["asking PyTorch", "storing"])
-def test_a_killed_export_leaves_nothing_and_its_scratch_goes_with_the_next(step: str, tiny: Path, home: Path) -> None:
+def test_a_killed_export_leaves_nothing(step: str, tiny: Path, home: Path) -> None:
     import bentoml
 
     with command(tiny, home, "--progress", "json") as killed:
@@ -68,7 +69,13 @@ def test_a_killed_export_leaves_nothing_and_its_scratch_goes_with_the_next(step:
     assert killed.wait(30) == -signal.SIGKILL
     kept = bentoml.models.list()  # raises over a folder that is only half a model
     assert [read_card(Path(model.path))["worse"] for model in kept] in ([], [[]] if step == "storing" else [])
-    assert len(list((home / "tmp").glob(f"{store.PREFIX}*/"))) == 1
+    until(lambda: not list((home / "tmp").glob(f"{store.PREFIX}*/")))
+
+
+def test_what_is_left_where_the_guard_was_killed_too_goes_with_the_next(home: Path) -> None:
+    left = home / "tmp" / f"{store.PREFIX}left"
+    left.mkdir(parents=True)
+    (left / store.LOCK).touch()
     with store.scratch() as work:
         assert list((home / "tmp").glob(f"{store.PREFIX}*/")) == [work]
     assert not list((home / "tmp").glob(f"{store.PREFIX}*/"))

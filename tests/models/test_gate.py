@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from models import export as exporting
 from models import gate, store
@@ -36,9 +38,9 @@ def test_a_damaged_graph_is_refused(tiny: Path, artifact: Path) -> None:
     order = Order(str(tiny), "feature-extraction", ("fp32",), "tiny")
     source, samples = find_source(str(tiny)), Samples(BUILT_IN[:12])
     reference = ask_torch(source, order.task, samples.texts)
-    _, faults = exporting.judge(order, source, samples, reference, artifact)
+    report, faults = exporting.judge(order, source, samples, reference, artifact)
     with pytest.raises(ExportRefused, match=r"fp32: cosine_mean 0\.\d+ is below 0\.9999") as caught:
-        gate.refuse(order.name, order.task, faults)
+        gate.refuse(order.name, order.task, faults, report)
     assert "--allow-worse" in caught.value.message.splitlines()[1]
 
 
@@ -105,6 +107,44 @@ def test_a_source_without_the_tasks_layer_is_refused_at_once(
     folder = make_tiny(tmp_path / "source", classes=classes)
     with pytest.raises(BadRequest, match=message):
         export(Order(str(folder), task, ("fp32",), "headless"), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("task", "gone"), [("text-classification", "classifier."), ("feature-extraction", "encoder.layer.1.")]
+)
+def test_a_source_without_the_weights_of_its_task_is_refused_whatever_is_allowed(
+    task: str, gone: str, tmp_path: Path, home: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from tests.models.tiny import make_tiny
+
+    folder = make_tiny(tmp_path / "source", classes=2 if task == "text-classification" else 0)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if not name.startswith(gone)}, folder / "model.safetensors"
+    )
+    with pytest.raises(BadRequest, match=f"no weights for {gone}.*would be random"):
+        export(Order(str(folder), task, ("fp32",), "headless", allow_worse=True), QUIET)
+    assert not list((home / "models").iterdir())
+
+
+def test_a_refusal_shows_the_parity_table(tiny: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.__main__ import main
+
+    monkeypatch.setitem(gate.BOUNDS, ("feature-extraction", "fp32"), (gate.Bound("cosine_mean", 2),))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        arguments = [str(tiny), "--name", "tiny", "--precision", "fp32", "--progress", "none"]
+        told = CliRunner().invoke(main, arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (told.exit_code, told.stdout) == (3, "")
+    *table, what, _ = told.stderr.splitlines()
+    assert table[0].split() == ["variant", "pytorch", "fp32"]
+    assert table[-1].split() == ["gate", "-", "below"]
+    assert what.startswith("tiny is refused: fp32: cosine_mean")
 
 
 def test_the_first_document_may_be_another_that_is_as_good() -> None:

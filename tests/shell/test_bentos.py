@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import random
+import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import yaml
 
 from router.bentos import Bentos, Bounds
 from torpor.client.bento import packed
-from torpor.errors import BadRequest, BodyTooLarge, InvalidService, ModelNotFound, NotFound, TorporError
+from torpor.errors import BadRequest, BodyTooLarge, DiskFull, InvalidService, ModelNotFound, NotFound, TorporError
 
 MANIFEST = {"service": "service:Hello", "name": "hello", "version": "1", "models": [], "envs": []}
 BENTO = {"bento.yaml": yaml.safe_dump(MANIFEST).encode(), "src/service.py": b"import bentoml\n" * 100}
@@ -62,6 +65,23 @@ async def chunks(body: bytes, size: int = 4096) -> AsyncIterator[bytes]:
 
 def put(bentos: Bentos, body: bytes, name: str = "hello", version: str = "1") -> str:
     return asyncio.run(bentos.put(name, version, chunks(body)))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose disk takes 64 KiB; who may not mount one has a disk that is full when it is asked to write."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        monkeypatch.setattr(os, "fsync", out_of_space)
+    yield place
+    if not mounted.returncode:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def out_of_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def there(folder: Path) -> list[str]:
@@ -333,3 +353,13 @@ def test_a_manifest_with_a_broken_part_is_no_defect_of_the_router(bentos: Bentos
     tag = with_manifest(bentos, lambda manifest: manifest.update(part))
     with pytest.raises(InvalidService, match=r"broken bento\.yaml"):
         bentos.needs(tag)
+
+
+@pytest.mark.parametrize("size", [40_000, 400_000], ids=["when it is unpacked", "when it is received"])
+def test_a_full_disk_is_said_to_be_full_and_nothing_half_written_stays(small_disk: Path, size: int) -> None:
+    bentos = Bentos(small_disk / "bentos")
+    bentos.open()
+    with pytest.raises(DiskFull, match="takes nothing more: No space left on device") as raised:
+        put(bentos, archive(files=BENTO | {"src/weights": random.Random(1).randbytes(size)}))
+    assert (raised.value.status, raised.value.code) == (507, "disk_full")
+    assert there(small_disk) == []

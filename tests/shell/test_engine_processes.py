@@ -18,10 +18,11 @@ from router.launch import process
 from router.launch.forker import packets, pair
 from router.launch.orphans import born
 from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
+from torpor.errors import DiskFull
 from torpor.host import forks, packet
 
 
-def test_a_replicas_socket_takes_connections_before_it_is_ready(play: Play, processes: RealStage) -> None:
+def test_trap_5_a_replicas_socket_takes_connections_before_it_is_ready(play: Play, processes: RealStage) -> None:
     async def scenario() -> None:
         heard = Heard()
         await processes.launcher.start("e-1-j", processes.plan("Slow"), heard.append)
@@ -107,6 +108,27 @@ def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_pa
             await gone(pid)
         await stage.launcher.close()
         assert list((stage.folder / "run").iterdir()) == []
+
+    play(scenario())
+
+
+def test_a_start_on_a_full_disk_says_so_and_leaves_nothing(
+    play: Play, processes: RealStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, mode: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def scenario() -> None:
+        heard = Heard()
+        plan = processes.plan("Good")
+        await processes.launcher.prepare(plan)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "touch", full)
+            with pytest.raises(DiskFull, match="No space left on device"):
+                await processes.launcher.start("e-1-f", plan, heard.append)
+            with pytest.raises(DiskFull, match="No space left on device"):
+                await processes.launcher.keep("e-1-g", plan, heard.append)
+        assert (processes.left(), heard) == ([], [])
 
     play(scenario())
 

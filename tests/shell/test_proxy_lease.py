@@ -199,7 +199,7 @@ def test_a_replica_that_answers_with_a_close_holds_its_lease_until_it_closes() -
     play(scenario)
 
 
-def test_no_answer_in_time_is_504_and_the_lease_is_held_on() -> None:
+def test_trap_16_no_answer_in_time_is_504_and_the_lease_is_held_on() -> None:
     async def scenario() -> None:
         replica = Stubborn()
         async with stage(replica, Limits(answer_within=0.05)) as on:

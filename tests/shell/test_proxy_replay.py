@@ -90,7 +90,7 @@ def test_a_call_that_no_replica_listens_for_is_replayed_twice_and_then_502() -> 
     play(scenario)
 
 
-def test_a_kept_connection_whose_replica_closes_it_unread_costs_no_call() -> None:
+def test_trap_17_a_kept_connection_whose_replica_closes_it_unread_costs_no_call() -> None:
     async def scenario() -> None:
         async def script(line: Line) -> None:
             await line.message()

@@ -23,10 +23,11 @@ from sqlalchemy import create_engine, inspect
 
 from router.core.catalog import Learned, Registered
 from router.core.settings import Settings
+from router.core.tokens import Token
 from router.store import DataLock, Store
 from router.store import store as store_module
 from router.store.tables import metadata
-from torpor.errors import Conflict, InternalError, InvalidConfig
+from torpor.errors import Conflict, DiskFull, InvalidConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +68,18 @@ def test_every_field_of_an_endpoint_comes_back_as_it_was_written(tmp_path: Path)
         asyncio.run(store.count([("embedder", 70, 7, 1_700_000_001.5)]))
     with opened(tmp_path) as store:
         assert store.load() == [dataclasses.replace(FULL, calls=70, cold_starts=7, last_call_at=1_700_000_001.5)]
+
+
+def test_tokens_come_back_as_they_were_written_with_their_last_use(tmp_path: Path) -> None:
+    first = Token("a1", "ci", bytes(range(32)), ("call:e", "call:f"), 1.5, expires_at=9.5)
+    second = Token("b2", "me", bytes(32), ("admin",), 2.5)
+    with opened(tmp_path) as store:
+        for each in (first, second, dataclasses.replace(second, revoked=True)):
+            asyncio.run(store.put_token(each))
+        asyncio.run(store.use_tokens({"a1": 3.5, "nobody": 1.0}))
+    with opened(tmp_path) as store:
+        used, revoked = dataclasses.replace(first, last_used_at=3.5), dataclasses.replace(second, revoked=True)
+        assert store.tokens() == [used, revoked]
 
 
 def test_a_new_revision_is_the_live_one_and_keeps_the_counts(tmp_path: Path) -> None:
@@ -180,7 +193,7 @@ def test_a_full_disk_is_an_error_of_the_write_and_the_store_goes_on(
     with opened(tmp_path) as store:
         asyncio.run(store.put(entry("before")))
         asyncio.run(store._write(bounded(1)))  # SQLite takes what the file has now
-        with pytest.raises(InternalError, match="database or disk is full"):
+        with pytest.raises(DiskFull, match=f"{tmp_path} takes nothing more: database or disk is full"):
             asyncio.run(store.put(big))
         store.note("before", "woke", "y" * 1_000_000)
         asyncio.run(store._write(bounded(1 << 30)))

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
+from torpor.cli.completion import names
 from torpor.cli.group import client, pairs, value
 from torpor.errors import BadRequest
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @click.argument("method")
 @click.option("--json", "body", help="The arguments as one JSON object, or the one positional argument.")
 @click.option("--arg", "-a", multiple=True, metavar="KEY=VALUE", help="One argument; VALUE is JSON or else text.")

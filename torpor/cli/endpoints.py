@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from torpor.cli import show
+from torpor.cli.completion import names
 from torpor.cli.group import AS_JSON, client, pairs, value
 
 COLUMNS = ("NAME", "STATE", "BENTO", "CALLS", "COLD", "IN FLIGHT", "MEMORY", "LAST CALL")
@@ -58,7 +59,7 @@ def ls(url: str | None, as_json: bool) -> None:
 
 
 @click.command(name="show")
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @AS_JSON
 @click.pass_obj
 def show_(url: str | None, name: str, as_json: bool) -> None:
@@ -82,7 +83,7 @@ def show_(url: str | None, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @AS_JSON
 @click.pass_obj
 def wake(url: str | None, name: str, as_json: bool) -> None:
@@ -96,7 +97,7 @@ def wake(url: str | None, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @click.option("--force", is_flag=True, help="Also while calls run.")
 @AS_JSON
 @click.pass_obj
@@ -108,7 +109,7 @@ def sleep(url: str | None, name: str, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--tail", "-n", default=100, show_default=True, help="Lines of the past.")
 @AS_JSON
@@ -122,7 +123,7 @@ def logs(url: str | None, name: str, follow: bool, tail: int, as_json: bool) -> 
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @AS_JSON
 @click.pass_obj
 def rm(url: str | None, name: str, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torpor.host.pay import Pay
 from torpor.host.work import WORK, Work
+
+TURNS = 2  # of the loop: one reads what has come, one runs the calls that it has made
 
 Infer = partial[Awaitable[Sequence[Any]]]
 
@@ -31,13 +35,14 @@ class Batches:
     """Stands where BentoML has its CorkDispatcher: `batches(infer)(value)` is the value's own result.
 
     `size_of` counts a value's items, `result_size_of` those of its result; a batch holds at most `max_batch_size` of
-    them, or one larger value alone. A batch that has begun is part of the work of each of its calls.
+    them, and no more than pay, or one larger value alone. A batch that has begun is part of the work of each of its
+    calls.
     """
 
     def __init__(
         self, max_batch_size: int, size_of: Callable[[Any], int], result_size_of: Callable[[Any], int]
     ) -> None:
-        self._max = max_batch_size
+        self.pay = Pay(max_batch_size)
         self._size_of = size_of
         self._result_size_of = result_size_of
         self._queue: deque[Waiting] = deque()
@@ -55,7 +60,12 @@ class Batches:
 
     async def _run(self) -> None:
         try:
-            while batch := self._next():
+            while True:
+                # What the last poll brought is read first: calls that came together are one batch.
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+                if not (batch := self._next()):
+                    return
                 job = asyncio.create_task(self._infer(batch), context=batch[0].context)
                 for each in batch:
                     if each.work is not None:
@@ -67,13 +77,14 @@ class Batches:
     def _next(self) -> list[Waiting]:
         batch: list[Waiting] = []
         size = 0
+        most = self.pay.most() if self._queue else 0
         while self._queue:
             first = self._queue[0]
             if first.answer.done():  # its caller has gone
                 self._queue.popleft()
                 continue
             alike = not batch or first.infer.keywords == batch[0].infer.keywords
-            if batch and (not alike or size + first.size > self._max):
+            if batch and (not alike or size + first.size > most):
                 break
             batch.append(self._queue.popleft())
             size += first.size
@@ -81,7 +92,9 @@ class Batches:
 
     async def _infer(self, batch: list[Waiting]) -> None:
         try:
+            begun = time.perf_counter()
             results = await batch[0].infer([each.value for each in batch])
+            self.pay.learn(sum(each.size for each in batch), time.perf_counter() - begun)
             self._check(batch, results)
         except Exception as error:  # the edge of a task: the service's error is each caller's answer
             for each in batch:

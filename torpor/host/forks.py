@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from torpor.host import packet
 
+PR_SET_PDEATHSIG = 1
 NOT_FORKED = os.EX_OSERR  # status of a child that could not be forked
 
 
@@ -78,6 +80,7 @@ class Forks:
     def _in_child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> NoReturn:
         status = 1
         try:
+            end_with_parent()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
@@ -102,3 +105,8 @@ class Forks:
             replica = self._children.pop(pid, None)
             if replica is not None:
                 self.say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
+
+
+def end_with_parent() -> None:
+    """Has the kernel send TERM when the parent ends (prctl(2)): a child that still loads reads no end of file."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

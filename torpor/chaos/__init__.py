@@ -1,0 +1,1 @@
+"""`torpor chaos`: faults on purpose, against a platform of its own, and the proof that nothing was lost."""

@@ -1,0 +1,130 @@
+"""The callers: mixed calls without a pause, each judged by what it should have been and by the faults meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+
+DEADLINE = 30.0  # seconds in which every call has an answer or an error
+AFTERMATH = 8.0  # seconds in which a fault may still explain an error: a start that failed is put off meanwhile
+# Codes that a fault may cause; any other error is lost.
+EXPLAINED = frozenset(("replica_died", "bad_answer", "start_failed", "start_timeout", "queue_timeout", "shutting_down"))
+KINDS = ("hello", "hello", "hello", "count", "leave", "refuse", "wrong", "nap")
+
+
+@dataclass
+class Scene:
+    """What callers and faults share. `url` changes when the platform is started again."""
+
+    url: str
+    endpoints: tuple[str, ...]
+    ends: float  # monotonic: until then calls are made
+    faults: list[list[float]] = field(default_factory=list)  # when each began and ended
+    lost: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def explained(self, begun: float, ended: float) -> bool:
+        return any(begun <= until + AFTERMATH and at <= ended for at, until in self.faults)
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            self.counts[what] += 1
+
+    def lose(self, what: str) -> None:
+        with self.lock:
+            self.lost.append(what)
+
+
+def caller(scene: Scene, rng: random.Random) -> None:
+    """Calls until the scene ends, with pauses in which endpoints fall asleep."""
+    while time.monotonic() < scene.ends:
+        kind, endpoint = rng.choice(KINDS), rng.choice(scene.endpoints)
+        begun = time.monotonic()
+        scene.count("calls")
+        fault = one(scene.url, endpoint, kind, rng)
+        took = time.monotonic() - begun
+        if took > DEADLINE:
+            scene.lose(f"{kind} of {endpoint} had no answer within {DEADLINE:g} s")
+        elif fault is not None and fault.partition(" ")[0] in ("wrong", "error"):
+            scene.lose(f"{kind} of {endpoint}: {fault}")
+        elif fault is not None:
+            if scene.explained(begun, time.monotonic()):
+                scene.count("explained")
+            else:
+                scene.lose(f"{kind} of {endpoint}: {fault}, which no fault explains")
+            time.sleep(0.05)
+        time.sleep(rng.choice((0.0, 0.0, 0.0, 0.01, 0.4)))
+
+
+def one(url: str, endpoint: str, kind: str, rng: random.Random) -> str | None:
+    """One call: None when it went as it should; "wrong ..." and "error ..." are lost, the rest a fault may explain."""
+    at = f"{url}/endpoints/{endpoint}"
+    name = str(rng.random())
+    try:
+        with httpx.Client(timeout=DEADLINE, trust_env=False) as http:
+            if kind == "count":
+                return counted(http, at)
+            if kind == "leave":
+                return left(http, at)
+            if kind == "nap":
+                answer, right = http.post(f"{at}/nap", json={"seconds": 0.2}), "0.2"
+            elif kind == "wrong":
+                answer, right = http.post(f"{at}/hello", json={"nobody": 1}), None
+            elif kind == "refuse":
+                answer, right = http.post(f"{at}/refuse", json={}), None
+            else:
+                answer, right = http.post(f"{at}/hello", json={"name": name}), f"hello {name}"
+    except httpx.TimeoutException:
+        return "error no answer in time"
+    except httpx.TransportError as error:
+        return f"broken {type(error).__name__}"
+    return judged(answer, {"wrong": 400, "refuse": 500}.get(kind, 200), right)
+
+
+def judged(answer: httpx.Response, wanted: int, right: str | None) -> str | None:
+    code = (
+        str(answer.json().get("code", ""))
+        if "json" in answer.headers.get("content-type", "") and wanted_error(answer)
+        else ""
+    )
+    if code in EXPLAINED:
+        return f"{answer.status_code} {code}"
+    if answer.status_code != wanted:
+        return f"error {answer.status_code} {answer.text[:200]}"
+    if right is not None and answer.text != right:
+        return f"wrong answer {answer.text[:200]!r} and not {right!r}"
+    return None
+
+
+def wanted_error(answer: httpx.Response) -> bool:
+    return answer.status_code >= 400 and isinstance(answer.json(), dict)
+
+
+def counted(http: httpx.Client, at: str) -> str | None:
+    """A stream to its end: cut short is a fault's work, a wrong or missing piece in a whole one is lost."""
+    with http.stream("POST", f"{at}/count", json={"upto": 20, "pause": 0.01}) as answer:
+        if answer.status_code != 200:
+            answer.read()
+            return judged(answer, 200, None)
+        text = "".join(answer.iter_text())
+    right = "".join(f"{number}\n" for number in range(20))
+    return None if text == right else f"wrong stream {text!r}"
+
+
+def left(http: httpx.Client, at: str) -> str | None:
+    """A caller who leaves after the first piece, or before it."""
+    try:
+        with http.stream("POST", f"{at}/count", json={"upto": 50, "pause": 0.02}, timeout=0.2) as answer:
+            if answer.status_code == 200:
+                next(answer.iter_text(), None)
+                return None
+            answer.read()
+            return judged(answer, 200, None)
+    except httpx.TimeoutException:
+        return None
