@@ -195,7 +195,7 @@ def test_a_token_ends_for_connections_that_are_open_too() -> None:
         async with guarded() as g:
             short, kept = await g.made("call", expires_in=60.0), await g.made("call")
             line = await g.on.caller()
-            statuses = []
+            statuses: list[int] = []
             for header, step in ((short, 0.0), (short, 60.0), (kept, 0.0), (kept, 0.0)):
                 g.now[0] += step
                 if len(statuses) == 3:
