@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
-ENOUGH = 8  # batches of a level, before it is compared
-FRESH = 128  # batches: older measurements are of other rows, or of a busier machine; a level without is tried again
+ENOUGH = 6  # batches of a level, before it is compared
+FRESH = 32  # batches: older measurements are of other rows, or of a busier machine; a level without is tried again
 DEARER = 1.1  # times the cheapest level: above it, a level is not worth its wait
 
 
