@@ -19,7 +19,7 @@ from torpor.client import flow
 
 CONFIG = "max_body = 1_000_000\nanswer_within = 2\n"
 SETTINGS = [
-    f"--set={each}" for each in ["start_within=5", "drain_within=0", "stop_within=1", "max_queue=1", "sleep=deep"]
+    f"--set={each}" for each in ["start_within=60", "drain_within=0", "stop_within=1", "max_queue=1", "sleep=deep"]
 ]
 EMPTY = (
     "import bentoml\n\n@bentoml.service\nclass Empty:\n    @bentoml.api\n    def one(self) -> int:\n        return 1\n"
@@ -120,12 +120,20 @@ def test_an_answered_error_is_raised_as_its_class(client: Client, kind: type[err
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_a_deploy_that_cannot_be_says_why_and_leaves_nothing(
-    client: Client, tmp_path: Path, kind: type[errors.TorporError], text: str, settings: dict[str, Any], says: str
+    client: Client,
+    platform: Running,
+    tmp_path: Path,
+    kind: type[errors.TorporError],
+    text: str,
+    settings: dict[str, Any],
+    says: str,
 ) -> None:
     with pytest.raises(errors.TorporError, match=f"(?s){says}") as raised:
         client.deploy(service(tmp_path, text), "broken", settings=settings)
     assert type(raised.value) is kind
     assert [view["name"] for view in client.list()] == ["deployed"]
+    assert "torpor logs" not in raised.value.message
+    assert [part for part in ("logs", "endpoints") if (platform.data / part / "broken").exists()] == []
 
 
 def test_a_start_that_fails_is_told_at_once_with_the_log_and_the_next_one_may_succeed(
