@@ -31,12 +31,16 @@ class ForkServer(Forker):
         self.preloaded: set[str] = set()
 
     @property
+    def spawned(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
-    async def spawn(self) -> None:
-        """Starts the process and waits for its imports. Raises InternalError when it does not come up.
+    async def spawn(self, begun: Callable[[int], None]) -> None:
+        """Starts the process, tells its pid, and waits for its imports. Raises InternalError when it does not come up.
 
         Cancelled or failed, it leaves no process.
         """
@@ -64,6 +68,7 @@ class ForkServer(Forker):
                 f"{self._python} cannot be run: {error.strerror}\ndeploy again: that makes the environment anew"
             ) from None
         self._listen(ours)
+        begun(self._process.pid)
         try:
             await self.preload(())
         except BaseException:

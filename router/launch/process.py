@@ -184,8 +184,12 @@ class ProcessLauncher:
             server = self._servers.get(python)
             if server is None or not server.alive:
                 server = ForkServer(python, self._folder / "logs" / "forkserver.log", self._told, self._server_gone)
-                await server.spawn()
-                remember(self._run, f"forkserver-{server.pid}", server.pid)
+                try:  # written down before its imports: a router killed meanwhile leaves it to the next one
+                    await server.spawn(lambda pid: remember(self._run, f"forkserver-{pid}", pid))
+                except BaseException:
+                    if server.spawned:
+                        forget(self._run, f"forkserver-{server.pid}")
+                    raise
                 self._servers[python] = server
             return server
 

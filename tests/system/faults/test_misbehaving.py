@@ -34,9 +34,9 @@ def ended(*pids: int) -> None:
 def test_a_replica_that_never_becomes_ready_is_ended_after_start_within_and_its_callers_are_told(
     victims: Victims,
 ) -> None:
-    deploy_again(victims, start_within=1.5)
+    deploy_again(victims, start_within=3.0)
+    victims.answered("deep")
     for mode in ("unready", "hang"):
-        victims.answered("deep")
         victims.sleep("deep")
         victims.mode.write_text(mode)
         waiting = [victims.calling("deep", "hello", name="a") for _ in range(3)]
@@ -46,7 +46,7 @@ def test_a_replica_that_never_becomes_ready_is_ended_after_start_within_and_its_
             assert (answer.status_code, answer.json()["code"]) == (503, "start_timeout")
         ended(pid)
         victims.mode.unlink()
-    deploy_again(victims, start_within=30)
+        deploy_again(victims, start_within=30 if mode == "hang" else 3.0)
     nothing_is_left(victims)
 
 

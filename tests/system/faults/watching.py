@@ -118,7 +118,7 @@ def nothing_is_left(victims: Victims) -> None:
 
 def again(answer: httpx.Response) -> httpx.Response | None:
     """None while the endpoint is put off after a start that has failed, which is no loss: it says for how long."""
-    if answer.status_code == 503 and answer.json()["code"] == "start_failed":
+    if answer.status_code == 503 and answer.json()["code"] in ("start_failed", "start_timeout"):
         return None
     assert answer.status_code == 200, answer.text
     return answer
