@@ -9,6 +9,7 @@ import argparse
 import gc
 import os
 import socket
+import sys
 from typing import Any
 
 from torpor.host.forks import Forks
@@ -20,9 +21,9 @@ SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
 class ForkServer(Forks):
     """Imports what it is told to import before the first fork, and after it too."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, own: tuple[list[str], dict[str, str]]) -> None:
         super().__init__(control)
-        self._own: tuple[list[str], dict[str, str]] | None = preload(OWN)  # until it is told
+        self._own: tuple[list[str], dict[str, str]] | None = own  # what it has imported already, until it is told
 
     def hear(self, told: dict[str, Any], descriptors: list[int]) -> None:
         if told["op"] != "preload":
@@ -51,16 +52,21 @@ class ForkServer(Forks):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="torpor.host.forkserver")
     parser.add_argument("--control-fd", type=int, required=True)
-    fd = parser.parse_args().control_fd
+    parser.add_argument("--rehearse", action="store_true", help="try each import in a child before")
+    options = parser.parse_args()
+    fd = options.control_fd
     for name in SINGLE_THREADED:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # at its import it would start a thread, and no fork be safe
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     # prometheus_client looks at its import whether there are several processes; each replica sets a folder of its own.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/nonexistent"
+    own = preload(OWN, rehearse=options.rehearse)
+    if threads() > 1 and not options.rehearse:  # not in the versions that torpor brings; again, with more care
+        os.execv(sys.executable, [*sys.orig_argv, "--rehearse"])
     control = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    ForkServer(control).serve()
+    ForkServer(control, own).serve()
 
 
 if __name__ == "__main__":

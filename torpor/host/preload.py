@@ -47,13 +47,14 @@ def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def preload(modules: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def preload(modules: Sequence[str], rehearse: bool = True) -> tuple[list[str], dict[str, str]]:
     """Imports what can be imported without a thread: what was, and the reason for each that was not.
 
-    A thread cannot be un-started, so a child tries first and says which modules are to be left out.
+    A thread cannot be un-started, so a child tries first and says which modules are to be left out; that doubles the
+    time. Without `rehearse` whoever asks looks for threads afterwards.
     """
     wanted = [name for name in modules if name not in sys.modules]
-    skipped = _rehearse(wanted) if wanted else {}
+    skipped = _rehearse(wanted) if wanted and rehearse else {}
     done = []
     for name in wanted:
         if name in skipped:
