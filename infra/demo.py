@@ -147,12 +147,11 @@ def similarity(client: Client) -> None:
 
 def give_back(client: Client, pid: int) -> None:
     (replica,) = client.get("embedder")["replicas"]
-    with_replica = memory(pid)
+    with_replica, own = memory(pid), memory(replica["pid"] or 0)
     check(client.sleep("embedder")["replicas"] == [], "a replica is left")
     gone = not Path(f"/proc/{replica['pid']}").exists()
     check(gone, f"the replica's process {replica['pid']} is left")
     without = memory(pid)
-    own = (replica["memory"] or 0) / 2**20
     print(f"{with_replica:7.1f} MiB  the platform with the replica awake, {own:.1f} of it the replica's")
     print(f"{without:7.1f} MiB  the platform with the endpoint in deep sleep: no process of its own")
     print(f"{with_replica - without:7.1f} MiB  given back\n")
