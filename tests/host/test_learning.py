@@ -60,3 +60,15 @@ def test_the_memory_of_what_was_imported_is_shared(host: Host) -> None:
     assert own < memory["Rss"] / 2, memory
     replica.terminate()
     assert replica.exited() == 0
+
+
+def test_the_first_start_compiles_the_service_for_those_that_follow(host: Host) -> None:
+    source = "import bentoml\n\n\n@bentoml.service\nclass Small:\n    pass\n"
+    for learn in (True, False):
+        replica = host.fork("Small", source, learn=learn)
+        replica.ready()
+        folder = Path(f"/proc/{replica.pid}/cwd").resolve()
+        if learn:
+            assert list(folder.rglob("service*.pyc"))
+        replica.terminate()
+        assert replica.exited() == 0

@@ -28,6 +28,7 @@ from torpor.host.lane import Lane
 from torpor.host.line import Line, State
 from torpor.host.service import (
     Unservable,
+    compile_sources,
     facts,
     finish_sessions,
     last_lines,
@@ -74,6 +75,7 @@ class Replica:
             service = load(self._spec["target"], self._spec["folder"], self._spec.get("bento"), proven=not first)
             if first:
                 on_deployment(service)
+                compile_sources(self._spec["folder"])
             open_task_store(service)
             self._phase("import")
             uvloop.run(self._serve(Factory(service), before))
