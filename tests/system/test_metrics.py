@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -105,7 +106,9 @@ def test_a_scrape_neither_wakes_nor_counts_as_a_call(http: httpx.Client) -> None
 def test_a_death_is_counted(http: httpx.Client) -> None:
     died = value(scraped(http), "torpor_replicas_died_total", endpoint="counted")
     assert http.post("/endpoints/counted/hi", json={"name": "die"}).status_code == 502
-    families = scraped(http)
+    give_up = time.monotonic() + 20
+    while value(families := scraped(http), "torpor_replicas_died_total", endpoint="counted") == died:
+        assert time.monotonic() < give_up, "the caller is told at once, the exit a moment later"
     assert value(families, "torpor_replicas_died_total", endpoint="counted") == died + 1
     assert value(families, "torpor_calls_total", endpoint="counted", code="502") == 1
 
