@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,19 @@ from tests.system import handmade
 from tests.system.running import free_port, running
 from tests.system.test_control_plane import API, OTHERS, PATIENCE, SERVICE, replicas_of, until
 from torpor.cli.platform import up_detached
+
+
+def holder_of(port: int) -> socket.socket:
+    """Listens on the port, once the threads of a killed process have let go of it."""
+    found: list[socket.socket] = []
+
+    def taken() -> bool:
+        with suppress(OSError):
+            found.append(socket.create_server(("127.0.0.1", port)))
+        return bool(found)
+
+    until(taken)
+    return found[0]
 
 
 def test_a_router_killed_in_mid_deploy_comes_back_as_it_was_before(
@@ -41,7 +54,7 @@ def test_a_router_killed_in_mid_deploy_comes_back_as_it_was_before(
                 next(lines)
         until(lambda: born(platform.pid) is None)
         monkeypatch.setenv("BENTOML_HOME", platform.env["BENTOML_HOME"])
-        with socket.create_server(("127.0.0.1", port)):
+        with holder_of(port):
             again = up_detached(["--port", "0"], platform.data)
             assert [born(pid) for pid in left] == [None, None], "nothing of it runs on"
             view = httpx.get(f"{again['url']}{API}/endpoints/hello").json()
