@@ -60,8 +60,11 @@ def test_an_answer_that_is_garbage_is_502_and_its_lease_is_given_back(victims: V
 def test_a_replica_that_closes_its_socket_while_alive_is_ended_and_the_next_call_has_another(victims: Victims) -> None:
     first = victims.call("deep", "hang_up")
     pid = victims.replica("deep") if first.status_code == 200 else 0
+    running = victims.calling("deep", "nap", seconds=1)  # on the connection that is still open, if there is one
     assert victims.call("deep", "hello", name="a").text == "hello a"
-    assert victims.replica("deep") != pid
+    assert running.result(PATIENCE).status_code == 200
+    assert victims.call("deep", "hello", name="a").text == "hello a"
+    until(lambda: victims.replica("deep") != pid)
     if pid:
         until(lambda: not alive(pid))
     nothing_is_left(victims)
