@@ -94,7 +94,7 @@ class Store:
 
     async def put(self, entry: Registered) -> None:
         """A new revision becomes its endpoint's live one, in one transaction."""
-        await self._write(lambda connection: _put(connection, entry))
+        await self.write(lambda connection: _put(connection, entry))
 
     async def delete(self, name: str) -> None:
         def run(connection: Connection) -> None:
@@ -102,7 +102,7 @@ class Store:
             connection.execute(delete(revisions).where(revisions.c.endpoint == name))
             connection.execute(delete(endpoints).where(endpoints.c.name == name))
 
-        await self._write(run)
+        await self.write(run)
 
     async def count(self, rows: list[tuple[str, int, int, float | None]]) -> None:
         """Sets (name, calls, cold starts, last call) for many endpoints at once."""
@@ -112,7 +112,7 @@ class Store:
                 values = {"calls": calls, "cold_starts": cold_starts, "last_call_at": last_call_at}
                 connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
 
-        await self._write(run)
+        await self.write(run)
 
     def note(self, endpoint: str, kind: str, text: str) -> None:
         """Appends to an endpoint's history, some time soon; nothing where the endpoint is gone by then."""
@@ -131,16 +131,21 @@ class Store:
         with self._engine.connect() as connection:
             return all_tokens(connection)
 
+    def read(self, run: Callable[[Connection], T]) -> T:
+        """Blocks."""
+        with self._engine.connect() as connection:
+            return run(connection)
+
     async def put_token(self, token: Token) -> None:
         """Writes a new token, or what has changed of one."""
-        await self._write(lambda connection: put_token(connection, token))
+        await self.write(lambda connection: put_token(connection, token))
 
     async def use_tokens(self, used: dict[str, float]) -> None:
         """Sets when each was last used, by id."""
-        await self._write(lambda connection: use_tokens(connection, used))
+        await self.write(lambda connection: use_tokens(connection, used))
 
-    async def _write(self, run: Callable[[Connection], T]) -> T:
-        """Shielded: a caller who leaves does not leave a write half known."""
+    async def write(self, run: Callable[[Connection], T]) -> T:
+        """One transaction. Shielded: a caller who leaves does not leave a write half known."""
         return await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._run, run)))
 
     def _run(self, run: Callable[[Connection], T]) -> T:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata = MetaData()
 
-# A revision never changes; the live one is named by its endpoint.
+# A revision never changes; the live one is named by its endpoint, others by its variants.
 revisions = Table(
     "revisions",
     metadata,
@@ -17,13 +17,21 @@ revisions = Table(
     Column("settings", JSON, nullable=False),
     Column("created_at", Float, nullable=False),  # seconds since the epoch
     Column("learned", JSON, nullable=False),  # of its first start
+    Column("spec", JSON),  # what its deploy said beside: secrets, access, canary, and keys that torpor does not know
+    Column("creator", String(63)),  # the name of the token that deployed it
 )
 
 endpoints = Table(
     "endpoints",
     metadata,
     Column("name", String(63), primary_key=True),
-    Column("revision", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),  # 0: none was ever live
+    Column("uid", String(32)),
+    Column("updated_at", Float),
+    Column("port", Integer),  # given to it by the platform, once and for all its revisions
+    Column("terminated", Boolean, nullable=False, server_default="0"),  # kept, and not on the air
+    Column("asked", JSON),  # the deploy that was asked for last, when it failed
+    Column("fault", Text),  # why it failed
     Column("created_at", Float, nullable=False),
     Column("calls", Integer, nullable=False, default=0),
     Column("cold_starts", Integer, nullable=False, default=0),
@@ -52,4 +60,63 @@ tokens = Table(
     Column("expires_at", Float),
     Column("last_used_at", Float),
     Column("revoked", Boolean, nullable=False),
+    Column("description", Text),
+)
+
+# Revisions of an endpoint beside the live one: of a canary, of a named environment, in the shadow.
+variants = Table(
+    "variants",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("rule", JSON, nullable=False),  # how calls come to it: `router/core/split.py`
+    Column("created_at", Float, nullable=False),
+)
+
+# What was pushed: bentos and models. The bytes lie in the depot under their digest.
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("kind", String(8), primary_key=True),  # bento, model
+    Column("name", String(255), primary_key=True),
+    Column("uid", String(32), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("version", String(255), primary_key=True),
+    Column("uid", String(32), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("build_at", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("status", String(16), nullable=False),  # pending, uploading, success, failed
+    Column("reason", Text, nullable=False),
+    Column("digest", String(64)),  # SHA-256 of the tar in hex, once it is whole
+    Column("size", Integer),  # bytes of the tar
+    Column("upload", JSON),  # of an upload in parts: its id, and what has come
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("uid", String(32), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("type", String(16), nullable=False),  # env, file, mountfile
+    Column("path", Text, nullable=False),
+    Column("stage", String(16), nullable=False),  # build, runtime, all
+    Column("sealed", LargeBinary, nullable=False),  # the items, encrypted with the platform's key
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
 )

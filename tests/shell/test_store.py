@@ -119,7 +119,8 @@ def test_an_empty_folder_gets_the_tables_that_the_code_reads(tmp_path: Path) -> 
     with engine.connect() as connection:
         found = set(inspect(connection).get_table_names())
         context = MigrationContext.configure(connection)
-        assert found == {"endpoints", "revisions", "history", "tokens", "alembic_version"}
+        own = {"endpoints", "revisions", "history", "tokens", "variants", "repositories", "artifacts", "secrets"}
+        assert found == own | {"alembic_version"}
         assert compare_metadata(context, metadata) == [], "tables.py and the migrations say the same"
     engine.dispose()
     assert (tmp_path / "torpor.db").exists()
@@ -192,11 +193,11 @@ def test_a_full_disk_is_an_error_of_the_write_and_the_store_goes_on(
 
     with opened(tmp_path) as store:
         asyncio.run(store.put(entry("before")))
-        asyncio.run(store._write(bounded(1)))  # SQLite takes what the file has now
+        asyncio.run(store.write(bounded(1)))  # SQLite takes what the file has now
         with pytest.raises(DiskFull, match=f"{tmp_path} takes nothing more: database or disk is full"):
             asyncio.run(store.put(big))
         store.note("before", "woke", "y" * 1_000_000)
-        asyncio.run(store._write(bounded(1 << 30)))
+        asyncio.run(store.write(bounded(1 << 30)))
         asyncio.run(store.put(entry("after")))
         assert [each.name for each in store.load()] == ["after", "before"]
     assert caplog.text.count("database or disk is full") == 2, "a lost note is told too"
