@@ -117,13 +117,14 @@ class Platform:
 
 async def register(folder: Path) -> None:
     """Copies the endpoint in use, as it is in the database, under many names."""
+    from router.core.catalog import Change
     from router.store import Store
 
     store = Store.at(folder)
     try:
         [used] = store.load()
         for k in range(ENDPOINTS - 1):
-            await store.put(dataclasses.replace(used, name=f"idle-{k:04d}"))
+            await store.put(Change.of(dataclasses.replace(used, name=f"idle-{k:04d}")))
     finally:
         store.close()
 

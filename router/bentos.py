@@ -21,7 +21,7 @@ from bentoml.exceptions import BentoMLException
 
 from router.disk import TAKES_NOTHING, disk
 from router.launch.environment import requirements
-from router.shell.deploys import Needs
+from router.shell.request import Needs
 from torpor.errors import BadRequest, BodyTooLarge, InternalError, InvalidService, ModelNotFound, NotFound
 
 BLOCK = 512  # bytes; a tar ends with two empty blocks (POSIX.1-2017, pax)

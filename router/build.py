@@ -25,8 +25,9 @@ from router.api.metrics import Metrics
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config, loopback
-from router.core.catalog import Catalog
+from router.core.catalog import Catalog, Registered
 from router.core.effects import Note
+from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
 from router.launch.environment import Environments
 from router.launch.logs import Logs
@@ -34,13 +35,14 @@ from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
 from router.shell.certificates import Certificates
-from router.shell.deploys import Deploys, Needs
+from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.gauge import Gauge
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
+from router.shell.request import Needs
 from router.shell.tokens import Tokens
 from router.store import Store
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
@@ -113,21 +115,36 @@ class Router:
             await self.launcher.close()
 
     async def _serve(self, tasks: TaskGroup, control: str, started: Tell, first_token: Tell | None) -> None:
-        for entry in self.store.load():
-            self.catalog.put(entry)
-            self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        self._restore()
         port = await self.listeners.open(self.config.port, main=True)
         url = f"{'http' if self.certificates is None else 'https'}://{shown(self.config.host)}:{port}"
         if first_token is not None and self.door.required and not self.door.tokens.any():
             _, text = await self.door.tokens.create(ADMIN, [ADMIN], None)
             first_token(text)
         tasks.start_soon(self._control_plane(url).serve, [unix(control)])
-        ports = [entry.settings.port for entry in self.catalog.endpoints.values()]
+        catalog = self.catalog
+        ports = [each.settings.port for each in (*catalog.endpoints.values(), *catalog.terminated.values())]
         await self.listeners.reopen(port for port in ports if port is not None)
         gauge = Gauge(self.engine, self.launcher, memory)
         for care in (self.listeners.retry, self._warm, self._count, self._bound_logs, gauge.run):
             tasks.start_soon(care)
         started(url)
+
+    def _restore(self) -> None:
+        """Every endpoint is callable at once, asleep, and what is beside it too."""
+        for entry in self.store.load():
+            self.catalog.put(entry)
+            if entry.terminated:
+                self.catalog.terminate(entry.name)
+            else:
+                self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        beside: dict[str, list[tuple[Variant, Registered]]] = {}
+        for variant, entry in self.store.variants():
+            beside.setdefault(endpoint_of(entry.name), []).append((variant, entry))
+        for name, found in beside.items():
+            self.catalog.vary(name, tuple(v for v, _ in found), {entry.name: entry for _, entry in found})
+            for _, entry in found:
+                self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
 
     def _control_plane(self, url: str) -> Server:
         plane = ControlPlane(
@@ -240,7 +257,7 @@ def build(config: Config) -> Router:
         told = {"endpoint": effect.endpoint, "event": effect.kind, "replica": effect.replica, "seconds": effect.seconds}
         log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0], extra=told)
         if effect.kind not in PASSING:
-            store.note(effect.endpoint, effect.kind, effect.text)
+            store.note(endpoint_of(effect.endpoint), effect.kind, effect.text)
 
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)

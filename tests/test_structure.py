@@ -36,7 +36,9 @@ MAY_IMPORT = {
 PRODUCT = ("torpor", "services", "models", "router")
 
 # The standard library's modules that the core may use: none that waits, reads a clock, writes, or talks to the system.
-PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "math", "re", "signal", "typing"}
+PURE = {
+    "__future__", "collections", "dataclasses", "enum", "hashlib", "heapq", "math", "re", "signal", "typing", "urllib",
+}  # fmt: skip
 RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},

@@ -28,9 +28,10 @@ from router.bentos import Bentos
 from router.core.settings import Settings
 from router.launch.logs import Logs
 from router.launch.machine import memory
-from router.shell.deploys import Deploys, Tell
+from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
+from router.shell.request import Tell
 from torpor.errors import NotFound, TorporError
 from torpor.wire import API, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
 

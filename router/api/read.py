@@ -9,7 +9,7 @@ from starlette.requests import Request as HTTPRequest
 
 from router.config import parse_settings
 from router.core.settings import Settings
-from router.shell.deploys import Request
+from router.shell.request import Request
 from torpor.errors import BadRequest, BodyTooLarge
 
 JSON_MAX = 1 << 20  # bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.core.refusals import unknown
+from router.core.refusals import terminated, unknown
 from router.core.settings import Settings
+from router.core.split import BETWEEN, Split, Variant, endpoint_of, line_of, split_of
 from torpor.errors import Conflict
 from torpor.wire import ENDPOINTS
 
@@ -33,7 +34,10 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """An endpoint with its live revision, as the store keeps it. Instants are in seconds since the epoch."""
+    """An endpoint with its live revision, as the store keeps it. Instants are in seconds since the epoch.
+
+    A variant's has the name of its line. `spec`: what the deploy said beside, such as `secrets` and `access`.
+    """
 
     name: str
     revision: int
@@ -45,6 +49,35 @@ class Registered:
     calls: int = 0
     cold_starts: int = 0
     last_call_at: float | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+    creator: str = ""
+    uid: str = ""
+    deployed_at: float = 0.0  # when the revision was made
+    terminated: bool = False
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(self.spec.get("secrets") or ())
+
+    @property
+    def access(self) -> bool | None:
+        """Whether its callers need a token; None: what the platform says."""
+        return self.spec.get("access")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a deploy writes, in one transaction."""
+
+    name: str
+    new: tuple[Registered, ...] = ()  # revisions that were not there before
+    live: Registered | None = None  # the live one from now on; None: it stays
+    variants: tuple[Variant, ...] | None = None  # all of them from now on; None: they stay
+
+    @classmethod
+    def of(cls, entry: Registered) -> Change:
+        """A new revision is the live one."""
+        return cls(entry.name, (entry,), entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +87,21 @@ class Address:
     endpoint: str
     path: bytes
     quiet: bool
+    split: Split | None = None  # its calls are shared out
 
 
 class Catalog:
-    """The live endpoints. `domain`: `<name>.<domain>` reaches an endpoint, as `<name>.localhost` always does."""
+    """The live endpoints. `domain`: `<name>.<domain>` reaches an endpoint, as `<name>.localhost` always does.
+
+    A variant is found by the name of its line: at `/endpoints/<name>~<variant>` and `<name>--<variant>.<domain>`.
+    """
 
     def __init__(self, domain: str | None = None) -> None:
         self.endpoints: dict[str, Registered] = {}
+        self.beside: dict[str, Registered] = {}  # the variants' revisions, by their lines
+        self.variants: dict[str, tuple[Variant, ...]] = {}  # by endpoint
+        self.terminated: dict[str, Registered] = {}  # kept, and not on the air
+        self._splits: dict[str, Split] = {}
         self.changes = 0  # how often what `resolve` finds may have changed
         self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
         self._ports: dict[int, str] = {}
@@ -72,17 +113,48 @@ class Catalog:
         self.drop_port(entry.name)
         self.changes += 1
         self.endpoints[entry.name] = entry
-        prefix = str(entry.learned.facts.get("path_prefix", "")).encode()
-        self._quiet[entry.name] = QUIET | {prefix + path for path in PREFIXED}
+        self.terminated.pop(entry.name, None)
+        self._quiet[entry.name] = quiet_of(entry)
         if entry.settings.port is not None:
             self._ports[entry.settings.port] = entry.name
 
+    def vary(self, name: str, variants: tuple[Variant, ...], entries: dict[str, Registered]) -> list[str]:
+        """All variants of an endpoint from now on; the lines that are none any more. `entries`: by line, those that
+        are new or another revision now.
+        """
+        lines = {line_of(name, each.name) for each in variants}
+        gone = [line for line in self.beside if endpoint_of(line) == name and line not in lines]
+        for line in gone:
+            del self.beside[line], self._quiet[line]
+        for line, entry in entries.items():
+            self.beside[line] = entry
+            self._quiet[line] = quiet_of(entry)
+        self.changes += 1
+        self.variants.pop(name, None)
+        self._splits.pop(name, None)
+        if variants:
+            self.variants[name] = variants
+            if (split := split_of(name, variants)) is not None:
+                self._splits[name] = split
+        return gone
+
+    def terminate(self, name: str) -> None:
+        """Off the air, its port kept."""
+        self.changes += 1
+        self.terminated[name] = self.endpoints.pop(name)
+        self._quiet.pop(name)
+        self.vary(name, (), {})
+
     def named(self, name: str) -> Registered:
-        """Raises EndpointNotFound."""
-        entry = self.endpoints.get(name)
+        """An endpoint, or a variant by its line. Raises EndpointNotFound."""
+        entry = self.endpoints.get(name) or self.beside.get(name)
         if entry is None:
-            raise unknown(name)
+            raise terminated(name) if name in self.terminated else unknown(name)
         return entry
+
+    def known(self, name: str) -> Registered:
+        """An endpoint, terminated or not. Raises EndpointNotFound."""
+        return self.terminated.get(name) or self.named(name)
 
     def check_port(self, name: str, port: int | None) -> None:
         holder = self._ports.get(port) if port is not None else None
@@ -92,7 +164,9 @@ class Catalog:
     def remove(self, name: str) -> None:
         self.drop_port(name)
         self.changes += 1
+        self.vary(name, (), {})
         self.endpoints.pop(name, None)
+        self.terminated.pop(name, None)
         self._quiet.pop(name, None)
 
     def drop_port(self, name: str) -> None:
@@ -116,11 +190,18 @@ class Catalog:
             return self._address(name, rest)
         label, dot, domain = host.partition(b".")  # 3
         if dot and label and (dot + domain.partition(b":")[0].lower()) in self._domains:
-            return self._address(label.decode("latin-1").lower(), path)
+            name = label.decode("latin-1").lower()
+            variant = BETWEEN.join(name.rpartition("--")[::2])
+            return self._address(variant if name not in self._quiet and variant in self.beside else name, path)
         return None
 
     def _address(self, name: str, path: bytes) -> Address:
         quiet = self._quiet.get(name)
         if quiet is None:
-            raise unknown(name)
-        return Address(name, path, path.partition(b"?")[0] in quiet)
+            raise terminated(name) if name in self.terminated else unknown(name)
+        return Address(name, path, path.partition(b"?")[0] in quiet, self._splits.get(name))
+
+
+def quiet_of(entry: Registered) -> frozenset[bytes]:
+    prefix = str(entry.learned.facts.get("path_prefix", "")).encode()
+    return QUIET | {prefix + path for path in PREFIXED}

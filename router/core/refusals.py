@@ -14,6 +14,11 @@ def unknown(endpoint: str) -> EndpointNotFound:
     return EndpointNotFound(missing, detail={"name": endpoint})
 
 
+def terminated(endpoint: str) -> EndpointNotFound:
+    stopped = f"endpoint {endpoint!r} is terminated\nits owner starts it again: torpor start {endpoint}"
+    return EndpointNotFound(stopped, detail={"name": endpoint})
+
+
 def shutting_down() -> ShuttingDown:
     return ShuttingDown("the router is shutting down\ntry again in a moment", retry_after=5)
 

@@ -104,8 +104,7 @@ class Caller(asyncio.Protocol):
             return
         complete = self._state == _NEXT
         try:
-            door, port = proxy.door, self._port
-            target = proxy.calls.resolve(head.path, head.host, port) if door is None else door.admit(head, port)
+            target = proxy.target(head, self._port)
         except TorporError as error:
             exchange = self._exchange = Exchange(self, head, None, payload, complete)
             exchange.refused(error)

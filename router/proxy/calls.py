@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torpor.errors import TorporError
 
@@ -23,6 +23,7 @@ class Target(NamedTuple):
 
     endpoint: str
     path: bytes
+    split: Any = None  # the endpoint has several revisions: `Calls.share` says which one this call goes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,10 @@ class Calls(Protocol):
 
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
         """The call's target, or None for the control plane; `port` is an endpoint's own. Raises EndpointNotFound."""
+        ...
+
+    def share(self, target: Target, head: RequestHead) -> Target:
+        """The revision's own target, of a target with a split."""
         ...
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from router.proxy.caller import Caller
-from router.proxy.calls import Calls, Door
+from router.proxy.calls import Calls, Door, Target
 from router.proxy.head import RequestHead, Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
@@ -49,6 +49,14 @@ class Proxy:
     def protocol_factory(self, port: int | None) -> Callable[[], asyncio.Protocol]:
         """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
         return lambda: Caller(self, port)
+
+    def target(self, head: RequestHead, port: int | None) -> Target | None:
+        """Where a request goes; None: to the control plane. Raises what refuses it."""
+        door = self.door
+        target = self.calls.resolve(head.path, head.host, port) if door is None else door.admit(head, port)
+        if target is not None and target.split is not None:
+            return self.calls.share(target, head)
+        return target
 
     def body_max(self, head: RequestHead, port: int | None) -> int:
         """Bytes that the request's body may have. The control plane bounds its own: a bento is larger than a call."""

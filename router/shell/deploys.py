@@ -1,26 +1,29 @@
 """Deploying and removing endpoints: check, prepare, try once, then write, then publish.
 
 Nothing is registered before one start has succeeded, and the write is one transaction: after any kill the endpoint is
-the one before or the one after.
+the one before or the one after. Which revision is live is a pointer: going back is a start of it and a move.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
-from router.core.catalog import Catalog, Learned, Registered
+from router.core.catalog import Catalog, Change, Learned, Registered
 from router.core.refusals import above_limit
-from router.core.settings import Settings
+from router.core.split import Rule, Variant, check_variants, line_of
 from router.shell.engine import Engine
 from router.shell.plan import Plan
+from router.shell.request import NO_VAULT, Needs, Packages, Part, Ports, Records, Request, Tell, Vault, plan_of
 from torpor.errors import BadRequest, Conflict, NotFound
 from torpor.wire import NAME
 
@@ -31,65 +34,18 @@ CLEAR_WITHIN = 30.0  # seconds that a failed deploy waits for the end of its rep
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What a bento asks of whoever runs it."""
+class Proven:
+    """A revision that has been started once. `fresh`: it has no row yet."""
 
-    folder: Path
-    bento: Path
-    target: str
-    requirements: tuple[str, ...] = ()
-    listed: Path | None = None  # the file that lists them
-    required_env: tuple[str, ...] = ()
-
-
-class Records(Protocol):
-    """Where endpoints are kept: each call returns when the write is on the disk."""
-
-    async def put(self, entry: Registered) -> None: ...
-
-    async def delete(self, name: str) -> None: ...
-
-
-class Packages(Protocol):
-    """Where bentos and their environments are."""
-
-    def needs(self, tag: str) -> Needs:
-        """Raises NotFound, InvalidService or ModelNotFound."""
-        ...
-
-    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        """The interpreter that runs it, made first where it is not there. Raises InvalidService."""
-        ...
-
-
-class Ports(Protocol):
-    """The endpoints' own ports."""
-
-    async def open(self, port: int) -> int:
-        """Raises Conflict where something else listens."""
-        ...
-
-    def close(self, port: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a deploy asks for."""
-
-    name: str
-    bento: str
-    env: dict[str, str]
-    settings: Settings
-
-
-# Takes an event of a deploy as it happens: `docs/protocols.md`, "Control plane".
-Tell = Callable[[dict[str, Any]], None]
+    entry: Registered
+    part: Part
+    fresh: bool = True
 
 
 class Deploys:
     """Changes of what exists; one change of an endpoint at a time.
 
-    `forget` removes what an endpoint has left on the disk: its logs, its state. `measure` gives a process's bytes.
+    `forget` removes what a line has left on the disk: its logs, its state. `measure` gives a process's bytes.
     """
 
     def __init__(
@@ -101,6 +57,7 @@ class Deploys:
         ports: Ports,
         forget: Callable[[str], None],
         measure: Callable[[int], int | None],
+        vault: Vault = NO_VAULT,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -109,7 +66,21 @@ class Deploys:
         self._ports = ports
         self._forget = forget
         self._measure = measure
+        self._vault = vault
         self._changing: set[str] = set()
+
+    def check(self, request: Request) -> list[Needs]:
+        """What its parts need. Blocks. Raises what is wrong with the request itself."""
+        if not NAME.fullmatch(request.name):
+            raise BadRequest(
+                f"{request.name!r} cannot be an endpoint's name\n"
+                "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
+            )
+        self._catalog.check_port(request.name, request.settings.port)
+        if request.variant and request.name not in self._catalog.endpoints:
+            raise NotFound(f"{request.name!r} has no live revision yet\ndeploy it first, without a variant")
+        check_variants(self._variants_after(request, 0))
+        return [self._check_part(part) for part in request.parts()]
 
     async def deploy(self, request: Request, tell: Tell) -> None:
         """Returns when the endpoint is live. Raises what hinders it.
@@ -118,56 +89,65 @@ class Deploys:
         leaves everything as it was; 5 and 6 are not cancelled any more. Nothing is told before 1 has passed.
         """
         with self._change(request.name):
-            needs = await anyio.to_thread.run_sync(self._check, request)  # 1
-            tell(phase("checked", request.bento))
-            tell(phase("preparing environment", shortened(needs.requirements)))
-            python = await self._packages.environment(needs, lambda line: tell({"event": "log", "line": line}))  # 2
+            needs = await anyio.to_thread.run_sync(self.check, request)  # 1
+            for part in request.parts():
+                tell(phase("checked", part.bento))
+            first = await anyio.to_thread.run_sync(self._records.newest, request.name) + 1
+            entries = [self._entry(request, part, number) for number, part in enumerate(request.parts(), start=first)]
+            variants = self._variants_after(request, first)
             try:
-                await self._start_and_commit(request, needs, python, tell)
+                await self._prove_and_commit(request, entries, needs, variants, tell)
             except BaseException:
                 await self._clear(request.name)
                 raise
 
-    async def _start_and_commit(self, request: Request, needs: Needs, python: Path, tell: Tell) -> None:
-        before = self._catalog.endpoints.get(request.name)
-        revision = before.revision + 1 if before else 1
-        tell(phase("starting", f"revision {revision}"))
-        plan = plan_of(request.name, revision, needs, python, request.env, request.settings, None)
-        learned = await self._try(plan, request.settings)  # 3
-        try:
-            fits(learned.memory, request.settings.memory_limit)
-            await self._engine.launcher.prepare(replace(plan, modules=learned.modules))
-            await self._commit(self._entry(request, revision, learned, before), before)
-        except BaseException:
-            self._engine.abandon(request.name)
-            raise
+    async def adopt(self, name: str, number: int, tell: Tell, variants: tuple[Variant, ...] | None = None) -> None:
+        """Makes a revision live that was made before. `variants`: those from then on, None for those that are there.
 
-    async def _clear(self, name: str) -> None:
-        """Of a first deploy that failed nothing stays, once its replica has ended."""
-        if name in self._catalog.endpoints:
-            return
-        with anyio.move_on_after(CLEAR_WITHIN, shield=True) as waited:
-            await self._engine.when_ended(name)
-        if not waited.cancelled_caught:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._forget, name)
+        Raises EndpointNotFound, NotFound, and what hinders its start: then nothing has changed.
+        """
+        with self._change(name):
+            self._catalog.known(name)
+            entry = await anyio.to_thread.run_sync(self._records.revision, name, number)
+            self._catalog.check_port(name, entry.settings.port)
+            part = Part(entry.bento, entry.env, entry.settings, entry.spec)
+            needs = await anyio.to_thread.run_sync(self._check_part, part)
+            tell(phase("checked", entry.bento))
+            proven = await self._prove(Proven(entry, part, fresh=False), needs, tell)
+            try:
+                await self._commit(name, [proven], variants)
+            except BaseException:
+                self._engine.abandon(name)
+                raise
 
-    async def _commit(self, entry: Registered, before: Registered | None) -> None:
-        """The old port is given up when the new revision is written, the new one when it could not be."""
-        old, new = before.settings.port if before else None, entry.settings.port
-        if new is not None and new != old:
-            await self._ports.open(new)  # 4
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._records.put(entry)  # 5
-        except BaseException:
-            if new is not None and new != old:
-                self._ports.close(new)
-            raise
-        self._catalog.put(entry)  # 6
-        self._engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
-        if old is not None and new != old:
-            self._ports.close(old)
+    async def promote(self, name: str, variant: str, tell: Tell) -> None:
+        """Makes a variant's revision the live one. A named environment stays where it is; a canary has ended."""
+        found = self.variant(name, variant)
+        left = tuple(v for v in self._catalog.variants[name] if v.name != variant or v.rule.kind == "address")
+        await self.adopt(name, found.revision, tell, left)
+
+    async def vary(self, name: str, variant: str, rule: Rule | None) -> None:
+        """Gives a variant another rule, or ends it. Raises EndpointNotFound, NotFound or BadRequest."""
+        with self._change(name):
+            found = self.variant(name, variant)
+            left = tuple(v for v in self._catalog.variants[name] if v.name != variant)
+            if rule is not None:
+                left = (*left, dataclasses.replace(found, rule=rule))
+            check_variants(left)
+            await self._write(Change(name, variants=left))
+            await self._publish(name, [], left)
+
+    async def terminate(self, name: str) -> None:
+        """Takes an endpoint off the air and keeps it; returns when its calls are drained. Twice is once."""
+        with self._change(name), anyio.CancelScope(shield=True):
+            if name in self._catalog.terminated:
+                return
+            self._catalog.named(name)
+            await self._records.terminate(name, True)
+            lines = [name, *(line_of(name, v.name) for v in self._catalog.variants.get(name, ()))]
+            self._catalog.terminate(name)
+            for line in lines:
+                await self._engine.remove(line)
 
     async def remove(self, name: str) -> None:
         """Takes the endpoint out of the store, then off the air; returns when its calls are drained.
@@ -175,22 +155,42 @@ class Deploys:
         Once begun it is seen through, whoever leaves. Raises EndpointNotFound or Conflict.
         """
         with self._change(name), anyio.CancelScope(shield=True):
-            entry = self._catalog.named(name)
+            entry = self._catalog.known(name)
+            on_air = name in self._catalog.endpoints
+            lines = [line_of(name, v.name) for v in self._catalog.variants.get(name, ())]
             await self._records.delete(name)
             self._catalog.remove(name)
             if entry.settings.port is not None:
                 self._ports.close(entry.settings.port)
-            await self._engine.remove(name)
-            await anyio.to_thread.run_sync(self._forget, name)
+            for line in [name, *lines] if on_air else lines:
+                await self._engine.remove(line)
+            for line in (name, *lines):
+                await anyio.to_thread.run_sync(self._forget, line)
 
-    async def plan(self, endpoint: str, revision: int) -> Plan:
+    async def plan(self, line: str, revision: int) -> Plan:
         """The plan of a live revision, from what is registered."""
-        entry = self._catalog.endpoints.get(endpoint)
+        entry = self._catalog.endpoints.get(line) or self._catalog.beside.get(line)
         if entry is None or entry.revision != revision:
-            raise NotFound(f"revision {revision} of {endpoint!r} is not live any more\ncall again")
+            raise NotFound(f"revision {revision} of {line!r} is not live any more\ncall again")
         needs = await anyio.to_thread.run_sync(self._packages.needs, entry.bento)
         python = await self._packages.environment(needs, log.info)
-        return plan_of(endpoint, revision, needs, python, entry.env, entry.settings, entry.learned)
+        return self._plan(entry, needs, python, entry.learned)
+
+    def refresh(self, secret: str) -> None:
+        """A secret has changed: replicas that start from now on have it."""
+        for entry in (*self._catalog.endpoints.values(), *self._catalog.beside.values()):
+            if secret in entry.secrets:
+                self._engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+
+    def variant(self, name: str, variant: str) -> Variant:
+        """Raises EndpointNotFound or NotFound."""
+        self._catalog.named(name)
+        for each in self._catalog.variants.get(name, ()):
+            if each.name == variant:
+                return each
+        raise NotFound(f"{name!r} has no variant {variant!r}\nsee `torpor show {name}`")
+
+    # Steps
 
     @contextmanager
     def _change(self, name: str) -> Iterator[None]:
@@ -202,15 +202,10 @@ class Deploys:
         finally:
             self._changing.discard(name)
 
-    def _check(self, request: Request) -> Needs:
-        if not NAME.fullmatch(request.name):
-            raise BadRequest(
-                f"{request.name!r} cannot be an endpoint's name\n"
-                "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
-            )
-        self._catalog.check_port(request.name, request.settings.port)
-        needs = self._packages.needs(request.bento)
-        missing = [name for name in needs.required_env if name not in request.env]
+    def _check_part(self, part: Part) -> Needs:
+        needs = self._packages.needs(part.bento)
+        there = {**self._vault.env(tuple(part.spec.get("secrets") or ())), **part.env}
+        missing = [name for name in needs.required_env if name not in there]
         if missing:
             raise BadRequest(
                 f"the service needs the environment variables {', '.join(missing)}\n"
@@ -218,8 +213,48 @@ class Deploys:
             )
         return needs
 
-    async def _try(self, plan: Plan, settings: Settings) -> Learned:
-        replica = await self._engine.prove(plan, settings)
+    def _variants_after(self, request: Request, first: int) -> tuple[Variant, ...]:
+        """A deploy of the live revision ends a canary and a shadow; what has an address of its own stays."""
+        parts = [(number, part) for number, part in enumerate(request.parts(), start=first) if part.variant]
+        named = {part.variant for _, part in parts}
+        now = self._catalog.variants.get(request.name, ())
+        kept = [v for v in now if v.name not in named and (request.variant or v.rule.kind == "address")]
+        made = [Variant(part.variant, number, part.rule or Rule("address"), time.time()) for number, part in parts]
+        return (*kept, *made)
+
+    async def _prove_and_commit(
+        self, request: Request, entries: list[Registered], needs: list[Needs], variants: tuple[Variant, ...], tell: Tell
+    ) -> None:
+        proven: list[Proven] = []
+        try:
+            for entry, part, need in zip(entries, request.parts(), needs, strict=True):
+                proven.append(await self._prove(Proven(entry, part), need, tell))
+            await self._commit(request.name, proven, variants)
+        except BaseException:
+            for each in proven:
+                self._engine.abandon(each.entry.name)
+            raise
+
+    async def _prove(self, proven: Proven, needs: Needs, tell: Tell) -> Proven:
+        """2 and 3: with what its first start taught."""
+        entry = proven.entry
+        tell(phase("preparing environment", shortened(needs.requirements)))
+        python = await self._packages.environment(needs, lambda line: tell({"event": "log", "line": line}))
+        tell(phase("starting", f"revision {entry.revision}"))
+        plan = self._plan(entry, needs, python, None if proven.fresh else entry.learned)
+        learned = await self._try(plan, entry)
+        try:
+            fits(learned.memory, entry.settings.memory_limit)
+            await self._engine.launcher.prepare(dataclasses.replace(plan, modules=learned.modules))
+        except BaseException:
+            self._engine.abandon(entry.name)
+            raise
+        return dataclasses.replace(proven, entry=dataclasses.replace(entry, learned=learned))
+
+    async def _try(self, plan: Plan, entry: Registered) -> Learned:
+        replica = await self._engine.prove(plan, entry.settings)
+        if not plan.learn:
+            return entry.learned
         said = self._engine.launcher.said(replica)
         memory = await anyio.to_thread.run_sync(self._measure, said["pid"]) or 0
         return Learned(
@@ -229,18 +264,75 @@ class Deploys:
             phases=dict(said.get("phases", {})),
         )
 
-    def _entry(self, request: Request, revision: int, learned: Learned, before: Registered | None) -> Registered:
+    async def _clear(self, name: str) -> None:
+        """Of a first deploy that failed nothing stays, once its replica has ended."""
+        if name in self._catalog.endpoints or name in self._catalog.terminated:
+            return
+        with anyio.move_on_after(CLEAR_WITHIN, shield=True) as waited:
+            await self._engine.when_ended(name)
+        if not waited.cancelled_caught:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._forget, name)
+
+    async def _commit(self, name: str, proven: list[Proven], variants: tuple[Variant, ...] | None) -> None:
+        """The old port is given up when the new revision is written, the new one when it could not be."""
+        live = next((each.entry for each in proven if not each.part.variant), None)
+        before = self._catalog.endpoints.get(name) or self._catalog.terminated.get(name)
+        old = before.settings.port if before else None
+        new = live.settings.port if live is not None else old
+        if new is not None and new != old:
+            await self._ports.open(new)  # 4
+        fresh = tuple(each.entry for each in proven if each.fresh)
+        try:
+            await self._write(Change(name, fresh, live, variants))  # 5
+        except BaseException:
+            if new is not None and new != old:
+                self._ports.close(new)
+            raise
+        with anyio.CancelScope(shield=True):
+            await self._publish(name, [each.entry for each in proven], variants)  # 6
+        if old is not None and new != old:
+            self._ports.close(old)
+
+    async def _write(self, change: Change) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._records.put(change)
+
+    async def _publish(self, name: str, entries: list[Registered], variants: tuple[Variant, ...] | None) -> None:
+        """At once, but for the end of variants that are none any more: it returns when those are drained."""
+        gone: list[str] = []
+        for entry in entries:
+            if entry.name == name:
+                self._catalog.put(dataclasses.replace(entry, terminated=False))
+        if variants is not None:
+            gone = self._catalog.vary(name, variants, {e.name: e for e in entries if e.name != name})
+        for entry in entries:
+            self._engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        for line in gone:
+            await self._engine.remove(line)
+            await anyio.to_thread.run_sync(self._forget, line)
+
+    def _plan(self, entry: Registered, needs: Needs, python: Path, learned: Learned | None) -> Plan:
+        env = {**self._vault.env(entry.secrets), **entry.env}
+        return plan_of(entry, needs, python, env, learned)
+
+    def _entry(self, request: Request, part: Part, number: int) -> Registered:
+        before = None if part.variant else self._catalog.endpoints.get(request.name)
+        kept = before or self._catalog.terminated.get(request.name)
         return Registered(
-            name=request.name,
-            revision=revision,
-            bento=request.bento,
-            env=request.env,
-            settings=request.settings,
-            created_at=before.created_at if before else time.time(),
-            learned=learned,
-            calls=before.calls if before else 0,
-            cold_starts=before.cold_starts if before else 0,
-            last_call_at=before.last_call_at if before else None,
+            name=line_of(request.name, part.variant),
+            revision=number,
+            bento=part.bento,
+            env=part.env,
+            settings=part.settings,
+            created_at=kept.created_at if kept else time.time(),
+            calls=kept.calls if kept else 0,
+            cold_starts=kept.cold_starts if kept else 0,
+            last_call_at=kept.last_call_at if kept else None,
+            spec=part.spec,
+            creator=request.creator,
+            uid=kept.uid if kept else uuid.uuid4().hex,
+            deployed_at=time.time(),
         )
 
 
@@ -260,30 +352,3 @@ def shortened(requirements: tuple[str, ...]) -> str:
     if len(requirements) > SHOWN:
         return f"{len(requirements)} packages"
     return ", ".join(requirements) or "the platform's own"
-
-
-def plan_of(
-    endpoint: str,
-    revision: int,
-    needs: Needs,
-    python: Path,
-    env: dict[str, str],
-    settings: Settings,
-    learned: Learned | None,
-) -> Plan:
-    """`learned`: None for the first start, which is to report what it imports."""
-    return Plan(
-        endpoint=endpoint,
-        revision=revision,
-        folder=needs.folder,
-        bento=needs.bento,
-        target=needs.target,
-        python=python,
-        env=env,
-        concurrency=settings.concurrency,
-        threads=settings.threads,
-        replicas=settings.max_replicas,
-        modules=learned.modules if learned else (),
-        sessions=tuple(learned.facts.get("sessions", ())) if learned else (),
-        learn=learned is None,
-    )

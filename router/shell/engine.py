@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,7 +20,9 @@ from router.core import events as ev
 from router.core.catalog import Address, Catalog
 from router.core.schedule import Schedule
 from router.core.settings import Settings
+from router.core.split import Split, header_value, query_value
 from router.proxy.calls import Call, Lease, Outcome, Target
+from router.proxy.head import RequestHead
 from router.shell.efforts import Effort, Efforts
 from router.shell.plan import Launching, Plan
 from router.shell.waits import Trial, WakeCall
@@ -162,6 +165,16 @@ class Engine:
             self._targets_of = self.catalog.changes
         if target is not None and len(asked[0]) + len(asked[1]) <= _TARGET_BYTES:
             self._targets[asked] = target
+
+    def share(self, target: Target, head: RequestHead) -> Target:
+        split: Split = target.split
+        value = None
+        if split.kind == "header":
+            value = header_value(split.by, head.passed)
+        elif split.kind == "query":
+            value = query_value(split.by, head.path)
+        line = split.choose(value, random.random())
+        return Target(line or target.endpoint, target.path)
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:
         replica = None if self._stepping else self.schedule.slots.reserve(target.endpoint, self._clock())
@@ -341,4 +354,4 @@ def meant(address: Address) -> Target:
     """A quiet read is the control plane's: it neither wakes a replica nor keeps one warm."""
     if address.quiet:
         return Target("", f"{KNOWN}/{address.endpoint}".encode() + address.path)
-    return Target(address.endpoint, address.path)
+    return Target(address.endpoint, address.path, address.split)

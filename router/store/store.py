@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import sqlite3
@@ -19,23 +18,21 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from router.core.catalog import Learned, Registered
-from router.core.settings import Settings
+from router.core.catalog import Change, Registered
+from router.core.split import Variant
 from router.core.tokens import Token
 from router.disk import full
-from router.store.tables import endpoints, history, revisions
+from router.store import rows
+from router.store.tables import endpoints, history
 from router.store.tokens import all_tokens, put_token, use_tokens
 from torpor.errors import InternalError, InvalidConfig
 
 log = logging.getLogger("torpor.store")
 
 T = TypeVar("T")
-
-SETTINGS, LEARNED = ({field.name for field in dataclasses.fields(kind)} for kind in (Settings, Learned))
-HISTORY_KEPT = 1000  # rows an endpoint
 
 
 def keep_private(path: Path) -> None:
@@ -86,29 +83,36 @@ class Store:
         self._engine.dispose()
 
     def load(self) -> list[Registered]:
-        """Every endpoint with its live revision. Blocks."""
-        live = (endpoints.c.name == revisions.c.endpoint) & (endpoints.c.revision == revisions.c.number)
-        query = select(endpoints, revisions).join(revisions, live).order_by(endpoints.c.name)
-        with self._engine.connect() as connection:
-            return [_registered(row._mapping) for row in connection.execute(query)]
+        """Every endpoint with its live revision, those that are terminated too. Blocks."""
+        return self.read(rows.live)
 
-    async def put(self, entry: Registered) -> None:
-        """A new revision becomes its endpoint's live one, in one transaction."""
-        await self.write(lambda connection: _put(connection, entry))
+    def variants(self) -> list[tuple[Variant, Registered]]:
+        """What is beside the live revisions. Blocks."""
+        return self.read(rows.beside)
+
+    def newest(self, name: str) -> int:
+        """The number of its last revision, live or not; 0 for none. Blocks."""
+        return self.read(lambda connection: rows.newest(connection, name))
+
+    def revision(self, name: str, number: int) -> Registered:
+        """One revision, as the live one would be. Blocks. Raises NotFound."""
+        return self.read(lambda connection: rows.revision(connection, name, number))
+
+    async def put(self, change: Change) -> None:
+        """New revisions, and which of them are live and beside it: in one transaction."""
+        await self.write(lambda connection: rows.put(connection, change))
 
     async def delete(self, name: str) -> None:
-        def run(connection: Connection) -> None:
-            connection.execute(delete(history).where(history.c.endpoint == name))
-            connection.execute(delete(revisions).where(revisions.c.endpoint == name))
-            connection.execute(delete(endpoints).where(endpoints.c.name == name))
+        await self.write(lambda connection: rows.delete_all(connection, name))
 
-        await self.write(run)
+    async def terminate(self, name: str, whether: bool) -> None:
+        await self.write(lambda connection: rows.terminate(connection, name, whether))
 
-    async def count(self, rows: list[tuple[str, int, int, float | None]]) -> None:
+    async def count(self, counted: list[tuple[str, int, int, float | None]]) -> None:
         """Sets (name, calls, cold starts, last call) for many endpoints at once."""
 
         def run(connection: Connection) -> None:
-            for name, calls, cold_starts, last_call_at in rows:
+            for name, calls, cold_starts, last_call_at in counted:
                 values = {"calls": calls, "cold_starts": cold_starts, "last_call_at": last_call_at}
                 connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
 
@@ -117,7 +121,7 @@ class Store:
     def note(self, endpoint: str, kind: str, text: str) -> None:
         """Appends to an endpoint's history, some time soon; nothing where the endpoint is gone by then."""
         at = time.time()
-        done = self._thread.submit(self._run, lambda connection: _note(connection, endpoint, at, kind, text))
+        done = self._thread.submit(self._run, lambda connection: rows.note(connection, endpoint, at, kind, text))
         done.add_done_callback(lambda ended: ended.exception())  # `_run` has logged it
 
     def history(self, endpoint: str) -> list[tuple[float, str, str]]:
@@ -190,56 +194,6 @@ def check_file(path: Path) -> None:
             f"the database {path} is damaged: {reason}\n"
             "put a backup of it in its place; or move it away, start again, and deploy again"
         )
-
-
-def _put(connection: Connection, entry: Registered) -> None:
-    connection.execute(
-        insert(revisions).values(
-            endpoint=entry.name,
-            number=entry.revision,
-            bento=entry.bento,
-            env=entry.env,
-            settings=dataclasses.asdict(entry.settings),
-            created_at=time.time(),
-            learned=dataclasses.asdict(entry.learned),
-        )
-    )
-    known = connection.execute(select(endpoints.c.name).where(endpoints.c.name == entry.name)).first()
-    if known:
-        live = {"revision": entry.revision}
-        connection.execute(update(endpoints).where(endpoints.c.name == entry.name).values(**live))
-    else:
-        row = {"name": entry.name, "revision": entry.revision, "created_at": entry.created_at}
-        connection.execute(insert(endpoints).values(**row, calls=0, cold_starts=0))
-
-
-def _note(connection: Connection, endpoint: str, at: float, kind: str, text: str) -> None:
-    if connection.execute(select(endpoints.c.name).where(endpoints.c.name == endpoint)).first() is None:
-        return
-    row = connection.execute(insert(history).values(endpoint=endpoint, at=at, kind=kind, text=text))
-    newest = row.inserted_primary_key
-    if newest is not None and newest[0] % 100 == 0:
-        kept = (
-            select(history.c.id).where(history.c.endpoint == endpoint).order_by(history.c.id.desc()).limit(HISTORY_KEPT)
-        )
-        old = (history.c.endpoint == endpoint) & history.c.id.not_in(kept)
-        connection.execute(delete(history).where(old))
-
-
-def _registered(row: Any) -> Registered:
-    learned = {key: value for key, value in row["learned"].items() if key in LEARNED}
-    return Registered(
-        name=row["name"],
-        revision=row["revision"],
-        bento=row["bento"],
-        env=row["env"],
-        settings=Settings(**{key: value for key, value in row["settings"].items() if key in SETTINGS}),
-        created_at=row[endpoints.c.created_at],
-        learned=Learned(**{**learned, "modules": tuple(learned["modules"])}),
-        calls=row["calls"],
-        cold_starts=row["cold_starts"],
-        last_call_at=row["last_call_at"],
-    )
 
 
 def _for_sqlite(connection: Any, record: Any) -> None:

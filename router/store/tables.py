@@ -28,7 +28,7 @@ endpoints = Table(
     Column("revision", Integer, nullable=False),  # 0: none was ever live
     Column("uid", String(32)),
     Column("updated_at", Float),
-    Column("port", Integer),  # given to it by the platform, once and for all its revisions
+    Column("port", Integer),  # of its own, also while it is terminated
     Column("terminated", Boolean, nullable=False, server_default="0"),  # kept, and not on the air
     Column("asked", JSON),  # the deploy that was asked for last, when it failed
     Column("fault", Text),  # why it failed

@@ -12,7 +12,8 @@ import pytest
 
 from router.core.catalog import Learned
 from router.core.settings import Settings
-from router.shell.deploys import Deploys, Needs, Request
+from router.shell.deploys import Deploys
+from router.shell.request import Needs, Request
 from tests.shell.fakes.owned import FakePackages, FakePorts, FakeRecords
 from tests.shell.fakes.stage import Stage, beside_an_engine
 from torpor.errors import (

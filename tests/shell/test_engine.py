@@ -13,7 +13,7 @@ import pytest
 from router.core import events as ev
 from router.core.catalog import Registered
 from router.core.settings import Settings
-from router.proxy.calls import Lease, Outcome
+from router.proxy.calls import Lease, Outcome, Target
 from tests.shell.fakes.stage import FakeCall, Stage, idle, play
 from torpor.errors import EndpointNotFound, ModelNotFound, StartFailed, StartTimeout, TorporError
 
@@ -232,8 +232,9 @@ def test_an_unknown_endpoint_is_refused_at_once_and_a_quiet_read_wakes_nothing()
         stage.catalog.put(Registered("e", 1, "b:1", {}, Settings(), 0.0))
         stage.deployed()
         for path in (b"/healthz", b"/readyz", b"/schema.json", b"/metrics"):
-            assert stage.engine.resolve(b"/endpoints/e" + path, b"h", None) == ("", b"/torpor/v1/known/e" + path)
-        assert stage.engine.resolve(b"/endpoints/e/predict", b"h", None) == ("e", b"/predict")
+            known = Target("", b"/torpor/v1/known/e" + path)
+            assert stage.engine.resolve(b"/endpoints/e" + path, b"h", None) == known
+        assert stage.engine.resolve(b"/endpoints/e/predict", b"h", None) == Target("e", b"/predict")
         await anyio.sleep(10)
         assert stage.launcher.started == []
 

@@ -21,11 +21,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
-from router.core.catalog import Learned, Registered
+from router.core.catalog import Change, Learned, Registered
 from router.core.settings import Settings
 from router.core.tokens import Token
-from router.store import DataLock, Store
-from router.store import store as store_module
+from router.store import DataLock, Store, rows
 from router.store.tables import metadata
 from torpor.errors import Conflict, DiskFull, InvalidConfig
 
@@ -44,11 +43,15 @@ FULL = Registered(
         facts={"provider": "CPUExecutionProvider", "sessions": [{"path": "/m", "threads": 1}]},
         phases={"fork": 0.005, "load": 0.1},
     ),
+    spec={"secrets": ["s"], "access": True},
+    creator="ci",
+    uid="u",
+    deployed_at=1_700_000_000.5,
 )
 
 
 def entry(name: str = "e", revision: int = 1, **rest: Any) -> Registered:
-    return Registered(name, revision, "b:1", {}, Settings(**rest), 1.0)
+    return Registered(name, revision, "b:1", {}, Settings(**rest), 1.0, uid="u", deployed_at=2.0)
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def test_every_field_of_an_endpoint_comes_back_as_it_was_written(tmp_path: Path)
     for field in dataclasses.fields(Settings):
         assert getattr(FULL.settings, field.name) != getattr(Settings(), field.name), "a default proves nothing"
     with opened(tmp_path) as store:
-        asyncio.run(store.put(FULL))
+        asyncio.run(store.put(Change.of(FULL)))
         asyncio.run(store.count([("embedder", 70, 7, 1_700_000_001.5)]))
     with opened(tmp_path) as store:
         assert store.load() == [dataclasses.replace(FULL, calls=70, cold_starts=7, last_call_at=1_700_000_001.5)]
@@ -84,9 +87,9 @@ def test_tokens_come_back_as_they_were_written_with_their_last_use(tmp_path: Pat
 
 def test_a_new_revision_is_the_live_one_and_keeps_the_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry(idle_after=1.0)))
+        asyncio.run(store.put(Change.of(entry(idle_after=1.0))))
         asyncio.run(store.count([("e", 5, 2, 9.0), ("nobody", 1, 1, 1.0)]))
-        asyncio.run(store.put(entry(revision=2, idle_after=2.0)))
+        asyncio.run(store.put(Change.of(entry(revision=2, idle_after=2.0))))
         [live] = store.load()
         assert (live.revision, live.settings.idle_after, live.calls, live.cold_starts) == (2, 2.0, 5, 2)
 
@@ -94,18 +97,18 @@ def test_a_new_revision_is_the_live_one_and_keeps_the_counts(tmp_path: Path) -> 
 def test_a_deleted_endpoint_leaves_no_row(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         for name in ("e", "other"):
-            asyncio.run(store.put(entry(name)))
+            asyncio.run(store.put(Change.of(entry(name))))
             store.note(name, "woke", "it woke")
         asyncio.run(store.delete("e"))
         assert [each.name for each in store.load()] == ["other"]
         assert store.history("e") == []
-        asyncio.run(store.put(entry()))
+        asyncio.run(store.put(Change.of(entry())))
         assert store.load()[0].revision == 1, "its name begins afresh"
 
 
 def test_settings_and_facts_that_a_newer_version_wrote_are_passed_over(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry()))
+        asyncio.run(store.put(Change.of(entry())))
         with closing(sqlite3.connect(tmp_path / "torpor.db")) as raw, raw:
             for column in ("settings", "learned"):
                 raw.execute(f"UPDATE revisions SET {column} = json_set({column}, '$.from_the_future', 1)")
@@ -130,7 +133,7 @@ def test_an_empty_folder_gets_the_tables_that_the_code_reads(tmp_path: Path) -> 
 def test_a_migrated_database_is_opened_again_and_again(tmp_path: Path) -> None:
     for revision in (1, 2, 3):
         with opened(tmp_path) as store:
-            asyncio.run(store.put(entry(revision=revision)))
+            asyncio.run(store.put(Change.of(entry(revision=revision))))
     with opened(tmp_path) as store:
         assert store.load()[0].revision == 3
 
@@ -139,7 +142,7 @@ def test_the_event_loop_goes_on_while_a_write_waits_for_the_disk(tmp_path: Path)
     async def scenario(store: Store) -> int:
         with closing(sqlite3.connect(tmp_path / "torpor.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            writing = asyncio.ensure_future(store.put(entry()))
+            writing = asyncio.ensure_future(store.put(Change.of(entry())))
             for turn in range(200):
                 await asyncio.sleep(0)
                 assert not writing.done(), f"turn {turn}: it cannot have been written yet"
@@ -156,7 +159,7 @@ def test_a_write_goes_on_when_its_caller_is_cancelled(tmp_path: Path) -> None:
     async def scenario(store: Store) -> None:
         with closing(sqlite3.connect(tmp_path / "torpor.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            writing = asyncio.ensure_future(store.put(entry()))
+            writing = asyncio.ensure_future(store.put(Change.of(entry())))
             await asyncio.sleep(0.01)
             writing.cancel()
             await asyncio.wait([writing])
@@ -169,9 +172,9 @@ def test_a_write_goes_on_when_its_caller_is_cancelled(tmp_path: Path) -> None:
 
 
 def test_notes_are_kept_in_order_and_only_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "HISTORY_KEPT", 30)
+    monkeypatch.setattr(rows, "HISTORY_KEPT", 30)
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry()))
+        asyncio.run(store.put(Change.of(entry())))
         store.note("nobody", "woke", "of an endpoint that is gone")
         for number in range(150):
             store.note("e", "woke", f"number {number}")
@@ -192,13 +195,13 @@ def test_a_full_disk_is_an_error_of_the_write_and_the_store_goes_on(
         return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").scalar()
 
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry("before")))
+        asyncio.run(store.put(Change.of(entry("before"))))
         asyncio.run(store.write(bounded(1)))  # SQLite takes what the file has now
         with pytest.raises(DiskFull, match=f"{tmp_path} takes nothing more: database or disk is full"):
-            asyncio.run(store.put(big))
+            asyncio.run(store.put(Change.of(big)))
         store.note("before", "woke", "y" * 1_000_000)
         asyncio.run(store.write(bounded(1 << 30)))
-        asyncio.run(store.put(entry("after")))
+        asyncio.run(store.put(Change.of(entry("after"))))
         assert [each.name for each in store.load()] == ["after", "before"]
     assert caplog.text.count("database or disk is full") == 2, "a lost note is told too"
 
@@ -207,11 +210,12 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from router.store import Store
+from router.core.catalog import Change
 from tests.shell.test_store import entry
 
 async def main(store):
     for revision in range(1, 100_000):
-        await store.put(entry(revision=revision))
+        await store.put(Change.of(entry(revision=revision)))
         print(revision, flush=True)
 
 asyncio.run(main(Store.at(Path(sys.argv[1]))))
@@ -230,7 +234,7 @@ def test_a_process_killed_while_it_writes_leaves_the_state_before_or_after(tmp_p
     with opened(tmp_path) as store:
         [live] = store.load()
         assert live.revision in (answered, answered + 1), "what was answered is there"
-        asyncio.run(store.put(entry(revision=live.revision + 1)))
+        asyncio.run(store.put(Change.of(entry(revision=live.revision + 1))))
         assert store.load()[0].revision == live.revision + 1
 
 
@@ -260,7 +264,7 @@ def test_a_damaged_database_is_refused_with_the_remedy_and_left_as_it_is(
 ) -> None:
     with opened(tmp_path) as store:
         for number in range(50):
-            asyncio.run(store.put(entry(f"e{number}")))
+            asyncio.run(store.put(Change.of(entry(f"e{number}"))))
     path = tmp_path / "torpor.db"
     damage(path)
     before = path.read_bytes()
@@ -275,7 +279,7 @@ def test_a_damaged_database_is_refused_with_the_remedy_and_left_as_it_is(
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry()))
+        asyncio.run(store.put(Change.of(entry())))
     path = tmp_path / "torpor.db"
     with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -328,7 +332,7 @@ def test_the_database_is_the_owners_alone_also_in_a_folder_that_others_may_read(
     tmp_path.chmod(0o755)
     (tmp_path / "torpor.db").touch(mode=0o644)
     with opened(tmp_path) as store:
-        asyncio.run(store.put(entry(idle_after=1.0)))
+        asyncio.run(store.put(Change.of(entry(idle_after=1.0))))
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("torpor.db*")}
     assert set(modes.values()) == {0o600}, modes
     assert "torpor.db-wal" in modes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from router.proxy.calls import Call, Lease, Outcome, Target
+from router.proxy.head import RequestHead
 from torpor.errors import EndpointNotFound, TorporError
 
 
@@ -29,6 +30,9 @@ class FakeCalls:
     def held(self) -> int:
         """Leases granted and not settled."""
         return len(self._open)
+
+    def share(self, target: Target, head: RequestHead) -> Target:
+        raise AssertionError("no target here has a split")
 
     def hold(self) -> None:
         self._holding = True

@@ -9,8 +9,9 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 
-from router.core.catalog import Registered
-from router.shell.deploys import Needs
+from router.core.catalog import Change, Registered
+from router.core.split import Variant
+from router.shell.request import Needs
 from torpor.errors import Conflict, NotFound, TorporError
 
 
@@ -48,13 +49,35 @@ class FakeRecords:
     rows: dict[str, Registered] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
 
-    async def put(self, entry: Registered) -> None:
+    kept: dict[tuple[str, int], Registered] = field(default_factory=dict)
+    variants: dict[str, tuple[Variant, ...]] = field(default_factory=dict)
+    terminated: set[str] = field(default_factory=set)
+
+    async def put(self, change: Change) -> None:
         await self.gate.pass_()
-        self.rows[entry.name] = entry
+        self.kept |= {(change.name, entry.revision): entry for entry in change.new}
+        if change.live is not None:
+            self.rows[change.name] = change.live
+            self.terminated.discard(change.name)
+        if change.variants is not None:
+            self.variants[change.name] = change.variants
 
     async def delete(self, name: str) -> None:
         await self.gate.pass_()
         del self.rows[name]
+        self.kept = {key: entry for key, entry in self.kept.items() if key[0] != name}
+
+    async def terminate(self, name: str, whether: bool) -> None:
+        await self.gate.pass_()
+        self.terminated.add(name)
+
+    def newest(self, name: str) -> int:
+        return max((number for each, number in self.kept if each == name), default=0)
+
+    def revision(self, name: str, number: int) -> Registered:
+        if (name, number) not in self.kept:
+            raise NotFound(f"{name!r} has no revision {number}\nsee its history")
+        return self.kept[name, number]
 
 
 @dataclass

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
 down_revision = "0002"
 
-ADDED = {
-    "revisions": (sa.Column("spec", sa.JSON), sa.Column("creator", sa.String(63))),
-    "endpoints": (
-        sa.Column("uid", sa.String(32)),
-        sa.Column("updated_at", sa.Float),
-        sa.Column("port", sa.Integer),
-        sa.Column("terminated", sa.Boolean, nullable=False, server_default="0"),
-        sa.Column("asked", sa.JSON),
-        sa.Column("fault", sa.Text),
-    ),
-    "tokens": (sa.Column("description", sa.Text),),
-}
+
+def added() -> dict[str, tuple[sa.Column[Any], ...]]:
+    """New ones each time: a column belongs to one table object only."""
+    return {
+        "revisions": (sa.Column("spec", sa.JSON), sa.Column("creator", sa.String(63))),
+        "endpoints": (
+            sa.Column("uid", sa.String(32)),
+            sa.Column("updated_at", sa.Float),
+            sa.Column("port", sa.Integer),
+            sa.Column("terminated", sa.Boolean, nullable=False, server_default="0"),
+            sa.Column("asked", sa.JSON),
+            sa.Column("fault", sa.Text),
+        ),
+        "tokens": (sa.Column("description", sa.Text),),
+    }
 
 
 def upgrade() -> None:
-    for table, columns in ADDED.items():
+    for table, columns in added().items():
         for column in columns:
-            op.add_column(table, column.copy())
+            op.add_column(table, column)
+    make_variants()
+    make_pushed()
+    make_secrets()
+
+
+def make_variants() -> None:
     op.create_table(
         "variants",
         sa.Column("endpoint", sa.String(63), primary_key=True),
@@ -34,6 +45,9 @@ def upgrade() -> None:
         sa.Column("rule", sa.JSON, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
     )
+
+
+def make_pushed() -> None:
     op.create_table(
         "repositories",
         sa.Column("kind", sa.String(8), primary_key=True),
@@ -62,6 +76,9 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer),
         sa.Column("upload", sa.JSON),
     )
+
+
+def make_secrets() -> None:
     op.create_table(
         "secrets",
         sa.Column("name", sa.String(63), primary_key=True),
@@ -79,7 +96,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("secrets", "artifacts", "repositories", "variants"):
         op.drop_table(table)
-    for table, columns in ADDED.items():
+    for table, columns in added().items():
         with op.batch_alter_table(table) as batch:
             for column in columns:
                 batch.drop_column(column.name)
