@@ -47,6 +47,13 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
     "log_format": ("the router's log: text, or json (one object a line)", None, None),
+    "ports_from": ("deployments of the bentoml command line get a port of their own, from this one on", 1024, 65000),
+    "respect_scaling_min": (
+        "whether a deployment's 1 and 1 replicas mean that one is kept awake: the bentoml command line sends that too "
+        "where its user said nothing, so that it is taken as 0 to 1",
+        None,
+        None,
+    ),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
@@ -84,6 +91,8 @@ class Config:
     answer_within: float = 600.0
     log_level: str = "info"
     log_format: str = "text"
+    ports_from: int = 7400
+    respect_scaling_min: bool = False
     memory: int | None = None
     settings: Settings = field(default_factory=Settings)
 
@@ -202,6 +211,8 @@ def _keep_value(
 def _parse(key: str, value: Any) -> Any:
     """The value in its kind; text (of the environment) is read, anything else must be of the kind already."""
     kind = _KINDS[key]
+    if kind == "bool":
+        return truth(value)
     if isinstance(value, bool):
         raise TypeError
     if kind.startswith("Path"):
@@ -220,6 +231,13 @@ def _parse(key: str, value: Any) -> Any:
     if number != number or number in (float("inf"), float("-inf")):
         raise ValueError
     return number
+
+
+def truth(value: Any) -> bool:
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise ValueError
+    return found
 
 
 def _meant(key: str, known: tuple[str, ...] | list[str]) -> str:
