@@ -81,6 +81,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A deploy that failed. `revision`: the live one then, 0 for none; `asked`: what it had asked for."""
+
+    name: str
+    uid: str
+    created_at: float  # seconds since the epoch
+    revision: int
+    text: str
+    asked: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """What a call's address means: the endpoint, the path that its replica sees, and whether it is a quiet read."""
 
@@ -155,6 +167,10 @@ class Catalog:
     def known(self, name: str) -> Registered:
         """An endpoint, terminated or not. Raises EndpointNotFound."""
         return self.terminated.get(name) or self.named(name)
+
+    def ports(self) -> set[int]:
+        """Those that endpoints have of their own."""
+        return set(self._ports)
 
     def check_port(self, name: str, port: int | None) -> None:
         holder = self._ports.get(port) if port is not None else None

@@ -331,7 +331,7 @@ class Deploys:
             last_call_at=kept.last_call_at if kept else None,
             spec=part.spec,
             creator=request.creator,
-            uid=kept.uid if kept else uuid.uuid4().hex,
+            uid=kept.uid if kept else request.uid or uuid.uuid4().hex,
             deployed_at=time.time(),
         )
 

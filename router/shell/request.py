@@ -57,6 +57,8 @@ class Request:
     variant: str = ""
     rule: Rule | None = None
     versions: tuple[Part, ...] = ()
+    uid: str = ""  # of the endpoint, where it was given one before it is made
+    notes: tuple[str, ...] = ()  # what the request was taken to mean, for the endpoint's events
 
     def parts(self) -> tuple[Part, ...]:
         own = Part(self.bento, self.env, self.settings, self.spec, self.variant, self.rule)
