@@ -21,6 +21,8 @@ from anyio import create_task_group
 from anyio.abc import TaskGroup
 
 from router.api.app import ControlPlane
+from router.api.cloud.body import Taken
+from router.api.cloud.routes import cloud_routes
 from router.api.metrics import Metrics
 from router.api.views import Views
 from router.bentos import Bentos
@@ -35,6 +37,7 @@ from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
 from router.shell.certificates import Certificates
+from router.shell.deployments import Deployments
 from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
@@ -45,6 +48,7 @@ from router.shell.plan import Plan
 from router.shell.request import Needs
 from router.shell.tokens import Tokens
 from router.store import Store
+from router.store.faults import Faults
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
 
 log = logging.getLogger("torpor.router")
@@ -83,6 +87,7 @@ class Router:
     engine: Engine
     bentos: Bentos
     deploys: Deploys
+    deployments: Deployments
     listeners: Listeners
     logs: Logs
     meters: Meters
@@ -116,6 +121,7 @@ class Router:
 
     async def _serve(self, tasks: TaskGroup, control: str, started: Tell, first_token: Tell | None) -> None:
         self._restore()
+        await self.deployments.open()
         port = await self.listeners.open(self.config.port, main=True)
         url = f"{'http' if self.certificates is None else 'https'}://{shown(self.config.host)}:{port}"
         if first_token is not None and self.door.required and not self.door.tokens.any():
@@ -147,18 +153,21 @@ class Router:
                 self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
 
     def _control_plane(self, url: str) -> Server:
+        views = Views(self.engine, url, self.listeners.fault, self.config.domain)
+        taken = Taken(self.config.settings, self.config.respect_scaling_min)
         plane = ControlPlane(
             engine=self.engine,
             deploys=self.deploys,
             metrics=self._metrics(),
             bentos=self.bentos,
             logs=self.logs,
-            views=Views(self.engine, url, self.listeners.fault),
+            views=views,
             door=self.door,
             defaults=self.config.settings,
             domain=self.config.domain,
             data=str(self.config.data),
             started_at=self.started_at,
+            cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.bentos, taken),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))
@@ -225,6 +234,7 @@ class Router:
     async def _shut_down(self, proxy: Proxy) -> None:
         """Law 9: nobody new, refuse the queue, drain, stop."""
         self.listeners.close_all()
+        await self.deployments.close()
         drain = asyncio.ensure_future(self.engine.shut_down())
         await proxy.close(max((s.settings.drain_within for s in self.engine.schedule.lines.values()), default=1.0))
         await drain
@@ -273,10 +283,24 @@ def build(config: Config) -> Router:
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
     packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
+    ports = config.ports_from if config.domain is None else None
+    deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     required = config.auth == "on" or not loopback(config.host)
     door = Door(engine, catalog, Tokens(store, time.time), required=required, never=config.auth == "off")
     return Router(
-        config, store, catalog, launcher, engine, bentos, deploys, listeners, logs, meters, door, certificates
+        config,
+        store,
+        catalog,
+        launcher,
+        engine,
+        bentos,
+        deploys,
+        deployments,
+        listeners,
+        logs,
+        meters,
+        door,
+        certificates,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 import torpor
 from router.api.events import Events, defect
@@ -57,6 +58,7 @@ class ControlPlane:
     domain: str | None
     data: str
     started_at: float
+    cloud: Sequence[BaseRoute] = ()  # BentoCloud's API
 
     def app(self) -> ASGIApp:
         tokens = TokenRoutes(self.door)
@@ -75,6 +77,7 @@ class ControlPlane:
             route(f"{API}/tokens", GET=tokens.list, POST=tokens.create),
             Route(f"{API}/tokens/{{token}}", tokens.revoke, methods=["DELETE"]),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
+            *self.cloud,
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}
         return self._front(Starlette(routes=routes, exception_handlers=faults))
@@ -83,12 +86,12 @@ class ControlPlane:
         """Before the routes: where the request comes from. A page of another site has no token to send."""
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                return await app(scope, receive, send)
             try:
                 if not self.door.asks:
                     check_source(scope, dict(scope["headers"]).get(b"host", b""), self.domain)
             except TorporError as error:
+                if scope["type"] == "websocket":
+                    return await WebSocketClose(1008, error.message)(scope, receive, send)
                 return await answer(error)(scope, receive, send)
             return await app(scope, receive, send)
 

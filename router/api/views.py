@@ -15,10 +15,13 @@ from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, Sta
 class Views:
     """`url` is where the main listener is reached; `port_fault` says why an endpoint's own port does not listen."""
 
-    def __init__(self, engine: Engine, url: str, port_fault: Callable[[int | None], str | None]) -> None:
+    def __init__(
+        self, engine: Engine, url: str, port_fault: Callable[[int | None], str | None], domain: str | None = None
+    ) -> None:
         self._engine = engine
         self._port_fault = port_fault
         self._url = url
+        self._domain = domain
         self._epoch = time.time() - time.monotonic()
 
     def endpoint(self, name: str) -> EndpointView:
@@ -52,6 +55,14 @@ class Views:
             schema=entry.learned.schema,
             last_error=line.error.message if line and line.error else self._port_fault(port),
         )
+
+    def address(self, name: str, port: int | None) -> str:
+        """Where an endpoint is reached with no path before its own: by its port, or by its name."""
+        scheme, _, rest = self._url.partition("://")
+        host, _, main = rest.rpartition(":")
+        if port is None and self._domain:
+            return f"{scheme}://{name}.{self._domain}:{main}"
+        return f"{scheme}://{host}:{port or main}"
 
     def all(self) -> list[EndpointView]:
         return [self.endpoint(name) for name in sorted(self._engine.catalog.endpoints)]

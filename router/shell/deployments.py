@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from router.core.catalog import Catalog, Fault, Registered
+from router.core.catalog import Fault, Registered
 from router.core.split import endpoint_of
 from router.shell.deploys import Deploys
 from router.shell.engine import Engine
@@ -82,10 +82,10 @@ class Kept(Protocol):
 
 
 class Deployments:
-    """`ports_from`: where the search for a port of their own begins; `host`: where ports listen."""
+    """`ports`: where the search for a port of their own begins, on `host`; None: their addresses are names."""
 
-    def __init__(self, deploys: Deploys, engine: Engine, catalog: Catalog, kept: Kept, host: str, ports: int) -> None:
-        self.catalog = catalog
+    def __init__(self, deploys: Deploys, engine: Engine, kept: Kept, host: str, ports: int | None) -> None:
+        self.catalog = engine.catalog
         self.under_way: dict[str, Progress] = {}
         self.faults: dict[str, Fault] = {}
         self._deploys = deploys
@@ -280,16 +280,18 @@ class Deployments:
         entry = self.entry(request.name)
         port = entry.settings.port if entry is not None else None
         if port is None:
-            port = self._free_port()
+            if self._ports_from is None:
+                return request
+            port = self._free_port(self._ports_from)
             self._given.add(port)
         return replace(request, settings=replace(request.settings, port=port))
 
-    def _free_port(self) -> int:
+    def _free_port(self, first: int) -> int:
         taken = self._given | self.catalog.ports()
-        for port in range(self._ports_from, min(self._ports_from + PORTS, 65536)):
+        for port in range(first, min(first + PORTS, 65536)):
             if port not in taken and free(self._host, port):
                 return port
-        raise Conflict(f"no port from {self._ports_from} on is free\nset ports_from, or remove deployments")
+        raise Conflict(f"no port from {first} on is free\nset ports_from, or remove deployments")
 
     def _note(self, name: str, kind: str, text: str) -> None:
         self._kept.note(endpoint_of(name), kind, text)
