@@ -116,6 +116,7 @@ class Bentos:
             of_replicas = [each for each in manifest.get("envs") or () if each.get("stage") != "build"]
             required = tuple(str(each["name"]) for each in of_replicas if each.get("value") in (None, ""))
             target = str(manifest["service"])
+            python = str((manifest.get("image") or {}).get("python_version") or "")
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidService(f"bento {tag} has a broken bento.yaml: {error!r}\nbuild it again") from None
         for model in models:
@@ -128,6 +129,7 @@ class Bentos:
             requirements=requirements(listed),
             listed=listed,
             required_env=required,
+            python=python,
         )
 
 

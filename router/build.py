@@ -73,7 +73,7 @@ class Packages:
         return self.bentos.needs(tag)
 
     async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        return await self.environments.python(needs.listed, tell)
+        return await self.environments.python(needs.listed, tell, needs.python)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torpor.errors import InvalidService
 LAST_LINES = 8
 LINE_MAX = 1 << 20  # bytes
 # What the host runs on, in the router's own versions: also where a bento's lock names others.
+OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN = ("bentoml", "uvloop", "httptools", "uvicorn", "websockets")
 
 
@@ -38,38 +38,59 @@ class Environments:
         self._run_folder = run
         self._making: dict[str, asyncio.Lock] = {}
 
-    async def python(self, listed: Path | None, tell: Callable[[str], None]) -> Path:
+    async def python(self, listed: Path | None, tell: Callable[[str], None], version: str = "") -> Path:
         """An interpreter with the packages of a requirements file. Raises DiskFull, or InvalidService with uv's words.
 
-        `tell` hears the installer's lines. Who comes while another makes the same environment waits for it.
+        `version`: of Python, such as 3.12; "": any. `tell` hears the installer's lines. Who comes while another makes
+        the same environment waits for it.
         """
-        missing = unmet(requirements(listed))
-        if listed is None or not missing:
+        other = other_python(version)
+        missing = [] if other else unmet(requirements(listed))
+        if listed is None or not (missing or other):
             return Path(sys.executable)
-        key = key_of(listed)
+        base = await self._interpreter(other) if other else sys.executable
+        key = key_of(listed, other)
         async with self._making.setdefault(key, asyncio.Lock()):
             home = self._folder / key
             if not (home / "complete").exists():
-                tell(f"making an environment for {', '.join(missing)}")
-                await self._make(home, listed, tell)
+                tell(f"making an environment for {', '.join(missing) or f'Python {other}'}")
+                await self._make(home, base, listed, tell)
             _link_torpor(home)
             return home / "bin" / "python"
 
-    async def _make(self, home: Path, listed: Path, tell: Callable[[str], None]) -> None:
+    async def _interpreter(self, version: str) -> str:
+        """Raises InvalidService for a Python that is not on this machine: nothing is downloaded unasked."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uv", "python", "find", "--system", version),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},
+        )
+        said, _ = await process.communicate()
+        found = said.decode().strip()
+        if process.returncode or not found:
+            raise InvalidService(
+                f"the bento is for Python {version}, which uv does not find on this machine\n"
+                f"install it (uv python install {version}), or build the bento for {OWN_PYTHON}"
+            )
+        return found
+
+    async def _make(self, home: Path, base: str, listed: Path, tell: Callable[[str], None]) -> None:
         """A venv cannot be moved once made: `complete` is written last, and a folder without it is made again."""
         await _remove(home)
         try:
             with disk(self._folder):
-                await self._fill(home, listed, tell)
+                await self._fill(home, base, listed, tell)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await _remove(home)
             raise
 
-    async def _fill(self, home: Path, listed: Path, tell: Callable[[str], None]) -> None:
+    async def _fill(self, home: Path, base: str, listed: Path, tell: Callable[[str], None]) -> None:
         home.parent.mkdir(parents=True, exist_ok=True)
         uv = (sys.executable, "-m", "uv")
-        await self._run(tell, listed.parent, *uv, "venv", "--quiet", "--python", sys.executable, str(home))
+        await self._run(tell, listed.parent, *uv, "venv", "--quiet", "--python", base, str(home))
         own = home / "own.txt"
         own.write_text("\n".join(own_pins()))
         files = ("--requirements", str(listed), "--requirements", str(own), "--overrides", str(own))
@@ -148,16 +169,22 @@ def own_pins() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in OWN]
 
 
-def key_of(listed: Path) -> str:
+def other_python(version: str) -> str:
+    """The series of a version such as 3.12 or 3.12.1 where the router runs on another, else "". Patches do not count."""
+    series = ".".join(version.split(".")[:2])
+    return "" if series == OWN_PYTHON else series
+
+
+def key_of(listed: Path, version: str = "") -> str:
     """Of a file of requirements: the same packages for the same interpreter are one environment."""
     lines = sorted(line.strip() for line in listed.read_text().splitlines() if line.strip())
-    return hashlib.sha256("\n".join([sys.version, *own_pins(), *lines]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([version or sys.version, *own_pins(), *lines]).encode()).hexdigest()[:16]
 
 
 def _link_torpor(home: Path) -> None:
     """The host is the router's own torpor, from where that is now. A link to the one package: what else lies beside
     it (the platform's packages, the application's folders) is not the bento's."""
-    purelib = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)}))
+    [purelib] = (home / "lib").glob("python*/site-packages")
     link, package = purelib / "torpor", Path(torpor.__file__).parent
     if link.is_symlink() and link.readlink() == package:
         return

@@ -221,3 +221,15 @@ def test_a_service_with_a_package_of_its_own_is_deployed_and_its_environment_is_
         python = (home / "bin" / "python").resolve()
         pids = [view["replicas"][0]["pid"] for view in (told[-1]["endpoint"],)]
         assert Path(f"/proc/{pids[0]}/exe").resolve() == python
+
+
+def test_a_python_that_is_not_on_this_machine_is_refused_by_its_version(place: Place) -> None:
+    with pytest.raises(InvalidService, match=r"is for Python 3\.99, which uv does not find"):
+        asyncio.run(place.environments.python(place.listed(f"{PACKAGE}==1.0"), lambda line: None, "3.99.1"))
+    assert place.made() == []
+
+
+def test_a_patch_of_the_same_python_needs_no_other(place: Place) -> None:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}.99"
+    python = asyncio.run(place.environments.python(place.listed("numpy"), lambda line: None, own))
+    assert python == Path(sys.executable)
