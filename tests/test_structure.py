@@ -42,7 +42,8 @@ PURE = {
 RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},
-    "shell": {"core", "proxy", "shell"},
+    "depot": {"core", "depot", "disk"},
+    "shell": {"core", "depot", "proxy", "shell"},
     "store": {"core", "disk", "store"},
     "launch": {"core", "disk", "shell", "launch"},
 }
@@ -122,7 +123,7 @@ def test_a_library_is_imported_only_by_its_owner() -> None:
 
 def test_what_is_imported_is_declared_or_brought_by_what_is() -> None:
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["platform"]]
-    declared += PROJECT["optional-dependencies"]["export"]
+    declared += PROJECT["optional-dependencies"]["export"] + PROJECT["optional-dependencies"]["s3"]
     names = {canonicalize_name(Requirement(line).name) for line in declared}
     brought = {canonicalize_name(Requirement(line).name) for name in names for line in requirements(name)}
     distributions = importlib.metadata.packages_distributions()
