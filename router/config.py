@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
     ),
     "max_body": ("bytes of one call's body; above it 413 (a bento that is uploaded: 2 GiB)", 1, 1 << 40),
+    "store": ("where pushed bentos and models are kept: s3://bucket/prefix; unset: a folder in data", None, None),
+    "store_endpoint": ("URL of an S3 server of one's own; unset: AWS. Credentials are AWS's usual ones", None, None),
+    "max_upload": ("bytes of one model that is pushed (of a bento: 2 GiB)", 1 << 20, 1 << 44),
     "answer_within": ("seconds until the first byte of an answer; later is 504", 0.1, 86400),
     "log_level": ("debug, info, warning or error", None, None),
     "log_format": ("the router's log: text, or json (one object a line)", None, None),
@@ -88,6 +92,9 @@ class Config:
     tls_key: Path | None = None
     auth: str = "auto"
     max_body: int = 1 << 30
+    store: str = ""
+    store_endpoint: str | None = None
+    max_upload: int = 64 << 30
     answer_within: float = 600.0
     log_level: str = "info"
     log_format: str = "text"
@@ -124,6 +131,7 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) ->
         faults.append(f"auth = 'off' has to be auto or on where host = {values['host']!r} is no loopback address")
     if ("tls_cert" in values) != ("tls_key" in values):
         faults.append("tls_cert and tls_key have to be set both, or neither")
+    faults += store_faults(values.get("store", ""), values.get("store_endpoint"))
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise InvalidConfig(f"the configuration has {len(faults)} fault(s):{lines}\nsee docs/config.md for all keys")
@@ -243,6 +251,18 @@ def truth(value: Any) -> bool:
 def _meant(key: str, known: tuple[str, ...] | list[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def store_faults(store: str, endpoint: str | None) -> list[str]:
+    """What is wrong with where pushed things are kept."""
+    faults = []
+    if store and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()/-]*)?", store):
+        faults.append(f"store = {store!r} has to be s3://bucket or s3://bucket/prefix")
+    if endpoint is not None and not re.fullmatch(r"https?://[^\s/?#@]+/?", endpoint):
+        faults.append(f"store_endpoint = {endpoint!r} has to be http://host:port or https://host:port")
+    if endpoint is not None and not store:
+        faults.append("store_endpoint is for a store in S3: set store = 's3://bucket/prefix' too")
+    return faults
 
 
 def loopback(host: str) -> bool:
