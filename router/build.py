@@ -27,10 +27,16 @@ from router.api.metrics import Metrics
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config, loopback
+from router.core.artifacts import Kind
 from router.core.catalog import Catalog, Registered
 from router.core.effects import Note
 from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
+from router.depot.archive import Bounds
+from router.depot.copies import Copies
+from router.depot.home import depot_of
+from router.depot.spool import Spool
+from router.depot.unpacked import Unpacked
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
@@ -39,15 +45,18 @@ from router.proxy.proxy import Proxy
 from router.shell.certificates import Certificates
 from router.shell.deployments import Deployments
 from router.shell.deploys import Deploys
+from router.shell.direct import DirectUploads
 from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.gauge import Gauge
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
+from router.shell.repositories import Repositories
 from router.shell.request import Needs
 from router.shell.tokens import Tokens
 from router.store import Store
+from router.store.artifacts import Artifacts
 from router.store.faults import Faults
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
 
@@ -85,7 +94,7 @@ class Router:
     catalog: Catalog
     launcher: ProcessLauncher
     engine: Engine
-    bentos: Bentos
+    pushed: DirectUploads
     deploys: Deploys
     deployments: Deployments
     listeners: Listeners
@@ -101,7 +110,7 @@ class Router:
         text of a token that had to be made: without it, one that is needed has to be there.
         """
         self._see_to_tokens(first_token is not None)
-        self.bentos.open()
+        self.pushed.repositories.open()
         orphans = self.launcher.open()
         if orphans:
             log.warning("ended %d processes that an earlier router left: %s", len(orphans), orphans)
@@ -159,7 +168,7 @@ class Router:
             engine=self.engine,
             deploys=self.deploys,
             metrics=self._metrics(),
-            bentos=self.bentos,
+            repositories=self.pushed.repositories,
             logs=self.logs,
             views=views,
             door=self.door,
@@ -167,7 +176,7 @@ class Router:
             domain=self.config.domain,
             data=str(self.config.data),
             started_at=self.started_at,
-            cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.bentos, taken),
+            cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.pushed, taken),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))
@@ -258,7 +267,7 @@ def build(config: Config) -> Router:
     catalog = Catalog(config.domain)
     logs = Logs(config.data / "logs")
     launcher = ProcessLauncher(config.data, logs)
-    bentos = Bentos(config.data / "bentos")
+    pushed = pushed_of(config, store)
     meters = Meters()
     listeners = Listeners(config.host, certificates.context if certificates else None)
 
@@ -281,7 +290,9 @@ def build(config: Config) -> Router:
 
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
-    packages = Packages(bentos, Environments(config.data / "environments", config.data / "run"))
+    packages = Packages(
+        Bentos(pushed.repositories.copies), Environments(config.data / "environments", config.data / "run")
+    )
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
@@ -293,7 +304,7 @@ def build(config: Config) -> Router:
         catalog,
         launcher,
         engine,
-        bentos,
+        pushed,
         deploys,
         deployments,
         listeners,
@@ -302,6 +313,17 @@ def build(config: Config) -> Router:
         door,
         certificates,
     )
+
+
+def pushed_of(config: Config, store: Store) -> DirectUploads:
+    """The repositories of bentos and models, and where their bytes are. Raises InvalidConfig."""
+    spool = Spool(config.data / "incoming")
+    depot = depot_of(config.store, config.store_endpoint, config.data, spool.folder)
+    bentos = Unpacked(config.data / "bentos", Kind.BENTO, Bounds())
+    of_models = Bounds(upload=config.max_upload, unpacked=config.max_upload)
+    models = Unpacked(config.data / "models", Kind.MODEL, of_models)
+    rows = Artifacts(store)
+    return DirectUploads(Repositories(rows, depot, spool, Copies(rows, depot, bentos, models)), spool)
 
 
 def replica_id(endpoint: str, revision: int) -> str:

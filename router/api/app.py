@@ -25,13 +25,13 @@ from router.api.metrics import MEDIA_TYPE, Metrics
 from router.api.read import read_deploy, read_flag, read_object, read_tail
 from router.api.tokens import TokenRoutes
 from router.api.views import Views
-from router.bentos import Bentos
 from router.core.settings import Settings
 from router.launch.logs import Logs
 from router.launch.machine import memory
 from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
+from router.shell.repositories import Repositories
 from router.shell.request import Tell
 from torpor.errors import NotFound, TorporError
 from torpor.wire import API, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
@@ -49,7 +49,7 @@ class ControlPlane:
 
     engine: Engine
     deploys: Deploys
-    bentos: Bentos
+    repositories: Repositories
     logs: Logs
     views: Views
     metrics: Metrics
@@ -183,12 +183,12 @@ class ControlPlane:
 
     async def has_bento(self, request: HTTPRequest) -> Response:
         tag = "{name}:{version}".format(**request.path_params)
-        self.bentos.path(tag)
+        await self.repositories.bento(tag)
         return JSONResponse({"bento": tag})
 
     async def put_bento(self, request: HTTPRequest) -> Response:
-        tag = await self.bentos.put(request.path_params["name"], request.path_params["version"], request.stream())
-        return JSONResponse({"bento": tag})
+        name, version = request.path_params["name"], request.path_params["version"]
+        return JSONResponse({"bento": (await self.repositories.deposit(name, version, request.stream())).tag})
 
 
 def route(path: str, **by_method: Callable[[HTTPRequest], Awaitable[Response]]) -> Route:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from torpor.errors import BadRequest
+from torpor.errors import BadRequest, InvalidService
 
 PART = re.compile(r"[a-z0-9A-Z](?:[a-z0-9A-Z._-]{0,126}[a-z0-9A-Z])?")  # of a tag: its name, or its version
 
@@ -89,12 +89,17 @@ def split_tag(tag: str, what: str = "bento") -> tuple[str, str]:
 
 
 def listed_models(manifest: Mapping[str, Any]) -> dict[str, bool]:
-    """The models of a `bento.yaml`, those of its services too: tag -> whether another registry has them."""
+    """The models of a `bento.yaml`, those of its services too: tag -> whether another registry has them.
+
+    Raises InvalidService for a list that BentoML does not write.
+    """
     found: dict[str, bool] = {}
-    for part in (manifest, *(manifest.get("services") or ())):
-        for model in part.get("models") or ():
-            known = isinstance(model, str)
-            found.setdefault(
-                str(model if known else model["tag"]), not known and model.get("registry") == "huggingface"
-            )
+    try:
+        for part in (manifest, *(manifest.get("services") or ())):
+            for model in part.get("models") or ():
+                known = isinstance(model, str)
+                tag = str(model if known else model["tag"])
+                found.setdefault(tag, not known and model.get("registry") == "huggingface")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidService(f"the bento has a broken bento.yaml: {error!r}\nbuild it again") from None
     return found

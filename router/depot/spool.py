@@ -72,7 +72,10 @@ async def _written(descriptor: int, stream: AsyncIterator[bytes], most: int) -> 
         async for piece in stream:
             held += len(piece)
             if size + held > most:
-                raise BodyTooLarge(f"the upload is larger than {most} bytes\nmake it smaller, or raise max_upload")
+                raise BodyTooLarge(
+                    f"the upload is larger than {most} bytes\n"
+                    "keep a bento's large files in models; a model may have max_upload"
+                )
             batch.append(piece)
             if held >= BATCH:
                 if writing is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,9 +47,17 @@ COPIED = (
 
 
 class Rows(Protocol):
-    """Where they are durable: each write returns when it is on the disk."""
+    """Where they are durable: each write returns when it is on the disk. What is no coroutine blocks."""
+
+    def find_repository(self, kind: Kind, name: str) -> Repository | None: ...
+
+    def find(self, kind: Kind, name: str, version: str) -> Artifact | None: ...
 
     async def repository(self, kind: Kind, name: str) -> Repository | None: ...
+
+    async def repositories(self, kind: Kind) -> dict[str, Repository]:
+        """By name."""
+        ...
 
     async def put_repository(self, repository: Repository) -> None: ...
 
@@ -58,6 +66,8 @@ class Rows(Protocol):
     async def put(self, artifact: Artifact) -> None: ...
 
     async def all(self, kind: Kind, name: str | None = None) -> list[Artifact]: ...
+
+    async def drop(self, gone: Iterable[Artifact]) -> None: ...
 
     async def bentos_of_revisions(self) -> set[str]: ...
 
@@ -189,9 +199,16 @@ class Repositories:
             return found
         async with self._spool.receive(stream, self.copies.of(Kind.BENTO).bounds.upload) as spooled:
             card = await anyio.to_thread.run_sync(self._look, Kind.BENTO, name, version, spooled)
+            said = Said(manifest=_manifest(card, spooled.size))
             await self.create_repository(Kind.BENTO, name)
-            await self.create(Kind.BENTO, name, version, Said(manifest=_manifest(card, spooled.size)))
-            return await self.settle(Kind.BENTO, name, version, spooled, partial(self.depot.take, spooled))
+            made = await self.create(Kind.BENTO, name, version, said)
+            try:
+                return await self.settle(Kind.BENTO, name, version, spooled, partial(self.depot.take, spooled))
+            except BaseException:
+                if found is None:
+                    with anyio.CancelScope(shield=True):
+                        await self._undo(made)
+                raise
 
     async def settle(self, kind: Kind, name: str, version: str, spooled: Spooled, take: Take) -> Artifact:
         """From bytes to a version that is whole: 3 to 6 of the steps above.
@@ -222,6 +239,10 @@ class Repositories:
             if not manifest.get("dev") and not found.elsewhere and not found.whole:
                 raise BadRequest(f"nothing of the {kind} {found.tag} was uploaded\nupload it before it is finished")
             return await self._put(replace(found, manifest=manifest, upload=None, status=Status.SUCCESS, reason=reason))
+
+    async def remember(self, artifact: Artifact) -> Artifact:
+        """Writes what is under way of an upload."""
+        return await self._put(artifact)
 
     async def open_tar(self, artifact: Artifact) -> tuple[int, AsyncIterator[bytes]]:
         """Size and bytes. Raises NotFound for a version that has none."""
@@ -296,6 +317,13 @@ class Repositories:
         if found.whole:
             return await self._put(replace(found, upload=None))
         return await self._put(replace(found, status=Status.FAILED, reason=reason, upload=None))
+
+    async def _undo(self, made: Artifact) -> None:
+        """Takes a version out again, unless another client has brought its bytes meanwhile."""
+        async with self._change(made.kind, made.name, made.version):
+            found = await self.rows.get(made.kind, made.name, made.version)
+            if found is not None and not found.whole:
+                await self.rows.drop([found])
 
     async def _put(self, artifact: Artifact) -> Artifact:
         written = replace(artifact, updated_at=self._clock())

@@ -22,9 +22,13 @@ class Artifacts:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def repository(self, kind: Kind, name: str) -> Repository | None:
+    def find_repository(self, kind: Kind, name: str) -> Repository | None:
+        """Blocks."""
         query = select(repositories).where(repositories.c.kind == kind, repositories.c.name == name)
-        return next(iter(await self._read(lambda connection: _repositories(connection, query))), None)
+        return next(iter(self._store.read(lambda connection: _repositories(connection, query))), None)
+
+    async def repository(self, kind: Kind, name: str) -> Repository | None:
+        return await asyncio.to_thread(self.find_repository, kind, name)
 
     async def repositories(self, kind: Kind) -> dict[str, Repository]:
         """By name."""

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from router.bentos import Bentos, Bounds
+from router.core.artifacts import Kind
+from router.depot.archive import Bounds
+from tests.shell.pushing import Pushed, chunks, pushed
 from torpor.client.bento import packed
 from torpor.errors import BadRequest, BodyTooLarge, DiskFull, InvalidService, ModelNotFound, NotFound, TorporError
 
@@ -29,10 +31,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bentos(folder: Path) -> Bentos:
-    made = Bentos(folder, Bounds(upload=1 << 20, unpacked=1 << 19, files=20))
-    made.open()
-    return made
+def here(tmp_path: Path) -> Iterator[Pushed]:
+    with pushed(tmp_path, Bounds(upload=1 << 20, unpacked=1 << 19, files=20)) as made:
+        yield made
 
 
 def archive(*members: tarfile.TarInfo | tuple[tarfile.TarInfo, io.BytesIO], files: dict[str, bytes] = BENTO) -> bytes:
@@ -58,13 +59,8 @@ def odd(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0)
     return info
 
 
-async def chunks(body: bytes, size: int = 4096) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), size):
-        yield body[start : start + size]
-
-
-def put(bentos: Bentos, body: bytes, name: str = "hello", version: str = "1") -> str:
-    return asyncio.run(bentos.put(name, version, chunks(body)))
+def put(here: Pushed, body: bytes, name: str = "hello", version: str = "1") -> str:
+    return asyncio.run(here.repositories.deposit(name, version, chunks(body))).tag
 
 
 @pytest.fixture
@@ -85,40 +81,47 @@ def out_of_space(descriptor: int) -> None:
 
 
 def there(folder: Path) -> list[str]:
-    """Everything below the folder, files of uploads under way too."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Every file of the bentos and of uploads under way."""
+    files = [path for place in (folder, folder.parent / "incoming") for path in place.rglob("*") if path.is_file()]
+    return sorted(os.path.relpath(path, folder) for path in files if path.name != ".digest")
 
 
-def test_an_upload_is_there_as_it_was_packed(bentos: Bentos, folder: Path, tmp_path: Path) -> None:
+def files(folder: Path) -> list[Path]:
+    """All but the database's, which are written all the time."""
+    return sorted(path for path in folder.rglob("*") if not path.name.startswith("torpor.db"))
+
+
+def test_an_upload_is_there_as_it_was_packed(here: Pushed, folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name, content in {**BENTO, "src/deep/er/data.bin": bytes(range(256)) * 300}.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
     (source / "src" / "linked.py").symlink_to("service.py")
-    assert put(bentos, b"".join(packed(source))) == "hello:1"
+    assert put(here, b"".join(packed(source))) == "hello:1"
     kept = {name: (folder / "hello" / "1" / name).read_bytes() for name in ("src/deep/er/data.bin", "src/linked.py")}
     assert kept == {"src/deep/er/data.bin": bytes(range(256)) * 300, "src/linked.py": BENTO["src/service.py"]}
     assert list((folder / ".parts").iterdir()) == []
 
 
-def test_the_tar_of_a_shell_user_is_taken_too(bentos: Bentos, folder: Path) -> None:
+def test_the_tar_of_a_shell_user_is_taken_too(here: Pushed, folder: Path) -> None:
     body = archive(files={f"./{name}": content for name, content in BENTO.items()})
-    assert put(bentos, body) == "hello:1"
+    assert put(here, body) == "hello:1"
     assert there(folder) == ["hello/1/bento.yaml", "hello/1/src/service.py"]
 
 
-def test_the_same_upload_twice_is_answered_alike_and_changes_nothing(bentos: Bentos, folder: Path) -> None:
-    put(bentos, archive())
+def test_the_same_upload_twice_is_answered_alike_and_changes_nothing(here: Pushed, folder: Path) -> None:
+    put(here, archive())
     inode = (folder / "hello" / "1" / "bento.yaml").stat().st_ino
     other = archive(files={**BENTO, "src/service.py": b"raise SystemExit\n"})
-    assert put(bentos, other) == "hello:1"
+    assert put(here, other) == "hello:1"
     assert (folder / "hello" / "1" / "bento.yaml").stat().st_ino == inode
     assert (folder / "hello" / "1" / "src" / "service.py").read_bytes() == BENTO["src/service.py"]
 
 
-def test_the_same_upload_twice_at_once_is_one_bento(bentos: Bentos, folder: Path) -> None:
+def test_the_same_upload_twice_at_once_is_one_bento(here: Pushed, folder: Path) -> None:
     async def both() -> list[str]:
-        return list(await asyncio.gather(*(bentos.put("hello", "1", chunks(archive())) for _ in range(4))))
+        puts = (here.repositories.deposit("hello", "1", chunks(archive())) for _ in range(4))
+        return [each.tag for each in await asyncio.gather(*puts)]
 
     assert asyncio.run(both()) == ["hello:1"] * 4
     assert there(folder) == ["hello/1/bento.yaml", "hello/1/src/service.py"]
@@ -162,19 +165,21 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_tar_that_is_not_to_be_trusted_is_refused_and_leaves_nothing(
-    bentos: Bentos, folder: Path, tmp_path: Path, case: str
+    here: Pushed, folder: Path, tmp_path: Path, case: str
 ) -> None:
     body, says = REFUSED[case]
-    outside = sorted(tmp_path.rglob("*"))
+    outside = files(tmp_path)
     with pytest.raises(BadRequest, match=says) as raised:
-        put(bentos, body)
+        put(here, body)
     assert len(raised.value.message.split("\n")) == 2
     assert there(folder) == []
-    assert sorted(tmp_path.rglob("*")) == outside
+    assert files(tmp_path) == outside
+    assert asyncio.run(here.depot.list()) == []
+    assert asyncio.run(here.repositories.rows.all(Kind.BENTO)) == []
     assert not Path("/tmp/torpor-escaped").exists()
     with pytest.raises(NotFound):
-        bentos.path("hello:1")
-    assert put(bentos, archive()) == "hello:1", "a refused one does not block the right one"
+        here.bentos.path("hello:1")
+    assert put(here, archive()) == "hello:1", "a refused one does not block the right one"
 
 
 @pytest.mark.parametrize(
@@ -183,20 +188,20 @@ def test_a_tar_that_is_not_to_be_trusted_is_refused_and_leaves_nothing(
         (archive(*(sized(f"src/{number}.py", b"") for number in range(30))), "more than 20 files"),
         (archive(*(odd(f"d{number}", tarfile.DIRTYPE) for number in range(30))), "more than 20 files"),
         (archive(sized("src/big", bytes(600_000))), "524288 bytes"),
-        (archive(sized("src/big", bytes(3 << 20))), "the bento is larger than 1048576 bytes"),
+        (archive(sized("src/big", bytes(3 << 20))), "the upload is larger than 1048576 bytes"),
         (archive(odd("src/claimed", size=5 << 40)), "524288 bytes"),
     ],
     ids=["files", "folders", "unpacked", "upload", "a size that is only claimed"],
 )
 def test_an_upload_beyond_the_bounds_is_refused_and_leaves_nothing(
-    bentos: Bentos, folder: Path, body: bytes, says: str
+    here: Pushed, folder: Path, body: bytes, says: str
 ) -> None:
     with pytest.raises(BodyTooLarge, match=says):
-        put(bentos, body)
+        put(here, body)
     assert there(folder) == []
 
 
-def test_an_endless_upload_is_not_read_beyond_the_bound(bentos: Bentos, folder: Path) -> None:
+def test_an_endless_upload_is_not_read_beyond_the_bound(here: Pushed, folder: Path) -> None:
     given = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -206,53 +211,52 @@ def test_an_endless_upload_is_not_read_beyond_the_bound(bentos: Bentos, folder: 
             yield bytes(65536)
 
     with pytest.raises(BodyTooLarge):
-        asyncio.run(bentos.put("hello", "1", endless()))
+        asyncio.run(here.repositories.deposit("hello", "1", endless()))
     assert given == (1 << 20) + 65536
     assert there(folder) == []
 
 
-def test_an_upload_whose_sender_goes_leaves_nothing(bentos: Bentos, folder: Path) -> None:
+def test_an_upload_whose_sender_goes_leaves_nothing(here: Pushed, folder: Path) -> None:
     class Gone(Exception):
         pass
 
     async def broken() -> AsyncIterator[bytes]:
         yield archive()[:1500]
-        assert [Path(name).parts[0] for name in there(folder)] == [".parts"]
+        assert [Path(name).parts[:2] for name in there(folder)] == [("..", "incoming")]
         raise Gone
 
     with pytest.raises(Gone):
-        asyncio.run(bentos.put("hello", "1", broken()))
+        asyncio.run(here.repositories.deposit("hello", "1", broken()))
     assert there(folder) == []
 
 
-def test_what_a_killed_router_left_of_an_upload_is_cleared_at_the_next_start(bentos: Bentos, folder: Path) -> None:
-    put(bentos, archive())
+def test_what_a_killed_router_left_of_an_upload_is_cleared_at_the_next_start(here: Pushed, folder: Path) -> None:
+    put(here, archive())
     (folder / ".parts" / "half").mkdir()
     (folder / ".parts" / "half" / "tar").write_bytes(b"x")
-    bentos.open()
+    (folder.parent / "incoming" / "half").write_bytes(b"x")
+    here.repositories.open()
     assert there(folder) == ["hello/1/bento.yaml", "hello/1/src/service.py"]
 
 
 @pytest.mark.parametrize("tag", ["", "hello", "hello:", ":1", "../x:1", "hello:..", "a/b:1", "he llo:1", "hello:1/2"])
-def test_what_is_no_tag_is_refused(bentos: Bentos, tag: str) -> None:
+def test_what_is_no_tag_is_refused(here: Pushed, tag: str) -> None:
     with pytest.raises(BadRequest, match="is not a bento's tag\nuse name:version"):
-        bentos.path(tag)
+        here.bentos.path(tag)
     name, _, version = tag.partition(":")
     with pytest.raises(BadRequest):
-        put(bentos, archive(), name, version)
+        put(here, archive(), name, version)
 
 
-def test_an_unknown_bento_is_not_here(bentos: Bentos) -> None:
+def test_an_unknown_bento_is_not_here(here: Pushed) -> None:
     with pytest.raises(NotFound, match="bento nobody:1 is not here"):
-        bentos.needs("nobody:1")
+        here.bentos.needs("nobody:1")
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_no_damage_does_anything_else_than_to_be_refused(folder: Path, seed: int) -> None:
+def test_no_damage_does_anything_else_than_to_be_refused(here: Pushed, folder: Path, seed: int) -> None:
     """A few hundred archives with random bytes changed, cut out or doubled."""
     rng = random.Random(seed)
-    bentos = Bentos(folder, Bounds(upload=1 << 20, unpacked=1 << 16, files=20))
-    bentos.open()
     whole = archive(odd("src/link", tarfile.SYMTYPE, "x" * 120), sized("long/" + "n" * 150, b"abc"))
     taken = refused = 0
     for _ in range(60):
@@ -267,8 +271,9 @@ def test_no_damage_does_anything_else_than_to_be_refused(folder: Path, seed: int
             else:
                 body[at:at] = body[at : at + 512]
         try:
-            put(bentos, bytes(body), "hello", "1")
+            put(here, bytes(body), "hello", "1")
             taken += 1
+            asyncio.run(here.repositories.rows.drop(asyncio.run(here.repositories.rows.all(Kind.BENTO))))
             for name in there(folder):
                 assert name.startswith("hello/1/")
                 (folder / name).unlink()
@@ -283,21 +288,21 @@ def test_no_damage_does_anything_else_than_to_be_refused(folder: Path, seed: int
 # What a bento asks of whoever runs it.
 
 
-def with_manifest(bentos: Bentos, change: Callable[[dict[str, object]], None], **files: str) -> str:
+def with_manifest(here: Pushed, change: Callable[[dict[str, object]], None], **files: str) -> str:
     manifest: dict[str, object] = dict(MANIFEST)
     change(manifest)
     extra = {name.replace("__", "/"): text.encode() for name, text in files.items()}
-    return put(bentos, archive(files={**BENTO, "bento.yaml": yaml.safe_dump(manifest).encode(), **extra}))
+    return put(here, archive(files={**BENTO, "bento.yaml": yaml.safe_dump(manifest).encode(), **extra}))
 
 
-def test_the_needs_of_a_bento_are_read_from_what_bentoml_wrote(bentos: Bentos, folder: Path) -> None:
+def test_the_needs_of_a_bento_are_read_from_what_bentoml_wrote(here: Pushed, folder: Path) -> None:
     listed = (
         "--index-url https://example.invalid/simple\n\nnumpy>=2.0  # arrays\n# a comment\n"
         "attrs==25.1 \\\n    --hash=sha256:00\n"
     )
     envs = [{"name": "TOKEN", "value": ""}, {"name": "MODE", "value": "fast"}, {"name": "KEY"}]
     tag = put(
-        bentos,
+        here,
         archive(
             files={
                 **BENTO,
@@ -306,7 +311,7 @@ def test_the_needs_of_a_bento_are_read_from_what_bentoml_wrote(bentos: Bentos, f
             }
         ),
     )
-    needs = bentos.needs(tag)
+    needs = here.bentos.needs(tag)
     home = folder / "hello" / "1"
     assert (needs.folder, needs.bento, needs.target) == (home / "src", home, "service:Hello")
     assert needs.requirements == ("numpy>=2.0", "attrs==25.1")
@@ -314,19 +319,19 @@ def test_the_needs_of_a_bento_are_read_from_what_bentoml_wrote(bentos: Bentos, f
     assert needs.required_env == ("TOKEN", "KEY")
 
 
-def test_locked_packages_go_before_those_that_were_asked_for(bentos: Bentos) -> None:
+def test_locked_packages_go_before_those_that_were_asked_for(here: Pushed) -> None:
     python = "env/python/requirements"
     files = {**BENTO, f"{python}.txt": b"attrs\n", f"{python}.lock.txt": b"attrs==25.1\n"}
-    assert bentos.needs(put(bentos, archive(files=files))).requirements == ("attrs==25.1",)
+    assert here.bentos.needs(put(here, archive(files=files))).requirements == ("attrs==25.1",)
 
 
 def test_a_model_that_is_not_in_the_store_is_named_with_the_remedy(
-    bentos: Bentos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
-    tag = with_manifest(bentos, lambda manifest: manifest.update(models=[{"tag": "nowhere-known:1"}]))
-    with pytest.raises(ModelNotFound, match=r"the model nowhere-known:1.*\nexport it first: .* --name nowhere-known"):
-        bentos.needs(tag)
+    tag = with_manifest(here, lambda manifest: manifest.update(models=[{"tag": "nowhere-known:1"}]))
+    with pytest.raises(ModelNotFound, match=r"the model nowhere-known:1.*\npush it .* --name nowhere-known"):
+        here.bentos.needs(tag)
 
 
 @pytest.mark.parametrize(
@@ -341,25 +346,27 @@ def test_a_model_that_is_not_in_the_store_is_named_with_the_remedy(
     ],
 )
 def test_a_manifest_that_says_nothing_is_refused_with_the_upload(
-    bentos: Bentos, folder: Path, broken: bytes, says: str
+    here: Pushed, folder: Path, broken: bytes, says: str
 ) -> None:
     with pytest.raises(InvalidService, match=says):
-        put(bentos, archive(files={**BENTO, "bento.yaml": broken}))
+        put(here, archive(files={**BENTO, "bento.yaml": broken}))
     assert there(folder) == []
 
 
 @pytest.mark.parametrize("part", [{"models": [3]}, {"models": 7}, {"envs": ["A"]}, {"envs": [{"value": ""}]}])
-def test_a_manifest_with_a_broken_part_is_no_defect_of_the_router(bentos: Bentos, part: dict[str, object]) -> None:
-    tag = with_manifest(bentos, lambda manifest: manifest.update(part))
+def test_a_manifest_with_a_broken_part_is_no_defect_of_the_router(here: Pushed, part: dict[str, object]) -> None:
     with pytest.raises(InvalidService, match=r"broken bento\.yaml"):
-        bentos.needs(tag)
+        here.bentos.needs(with_manifest(here, lambda manifest: manifest.update(part)))
 
 
 @pytest.mark.parametrize("size", [40_000, 400_000], ids=["when it is unpacked", "when it is received"])
-def test_a_full_disk_is_said_to_be_full_and_nothing_half_written_stays(small_disk: Path, size: int) -> None:
-    bentos = Bentos(small_disk / "bentos")
-    bentos.open()
-    with pytest.raises(DiskFull, match="takes nothing more: No space left on device") as raised:
-        put(bentos, archive(files=BENTO | {"src/weights": random.Random(1).randbytes(size)}))
+def test_a_full_disk_is_said_to_be_full_and_nothing_half_written_stays(
+    tmp_path: Path, small_disk: Path, size: int
+) -> None:
+    with (
+        pushed(small_disk, database=tmp_path) as here,
+        pytest.raises(DiskFull, match="takes nothing more: No space left on device") as raised,
+    ):
+        put(here, archive(files=BENTO | {"src/weights": random.Random(1).randbytes(size)}))
     assert (raised.value.status, raised.value.code) == (507, "disk_full")
     assert there(small_disk) == []

@@ -65,9 +65,14 @@ def cluster() -> dict[str, Any]:
     }
 
 
-def listing(request: Request, items: Sequence[Any], view: Callable[[Any], dict[str, Any]]) -> Response:
-    """The part of `items` that `start` and `count` of the query ask for; only that part is made into views."""
-    start, count = whole(request, "start", 0), min(COUNT_MAX, whole(request, "count", 10) or COUNT_MAX)
+def listing(
+    request: Request, items: Sequence[Any], view: Callable[[Any], dict[str, Any]], unasked: int = 10
+) -> Response:
+    """The part of `items` that `start` and `count` of the query ask for; only that part is made into views.
+
+    `unasked`: how many where the query says nothing.
+    """
+    start, count = whole(request, "start", 0), min(COUNT_MAX, whole(request, "count", unasked) or COUNT_MAX)
     shown = [view(item) for item in items[start : start + count]]
     return JSONResponse({"start": start, "count": count, "total": len(items), "items": shown})
 
