@@ -78,6 +78,11 @@ class Packages:
     bentos: Bentos
     environments: Environments
 
+    @classmethod
+    def of(cls, config: Config, pushed: DirectUploads) -> Packages:
+        environments = Environments(config.data / "environments", config.data / "run")
+        return cls(Bentos(pushed.repositories.copies), environments)
+
     def needs(self, tag: str) -> Needs:
         return self.bentos.needs(tag)
 
@@ -261,8 +266,7 @@ class Server(uvicorn.Server):
 
 def build(config: Config) -> Router:
     """Opens the store and puts the parts together; nothing runs yet."""
-    pair = (config.tls_cert, config.tls_key)
-    certificates = None if pair[0] is None or pair[1] is None else Certificates(pair[0], pair[1])
+    certificates = certificates_of(config)
     store = Store.at(config.data)
     catalog = Catalog(config.domain)
     logs = Logs(config.data / "logs")
@@ -290,9 +294,7 @@ def build(config: Config) -> Router:
 
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
-    packages = Packages(
-        Bentos(pushed.repositories.copies), Environments(config.data / "environments", config.data / "run")
-    )
+    packages = Packages.of(config, pushed)
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
@@ -313,6 +315,12 @@ def build(config: Config) -> Router:
         door,
         certificates,
     )
+
+
+def certificates_of(config: Config) -> Certificates | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return Certificates(config.tls_cert, config.tls_key)
 
 
 def pushed_of(config: Config, store: Store) -> DirectUploads:
