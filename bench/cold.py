@@ -18,6 +18,7 @@ from torpor import Client
 GOALS = {("deep", "int8"): 40.0, ("deep", "fp32"): 30.0, ("template", "int8"): 250.0, ("template", "fp32"): None}
 CALLS = 3  # cold calls a round, of each kind
 CALLERS = 50
+REST = 0.6  # seconds asleep before a cold call
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
@@ -65,7 +66,9 @@ def cold_call(client: Client, sleep: str, precision: str) -> tuple[float, str]:
 
 
 def fall_asleep(client: Client, endpoint: str, template: bool) -> None:
+    """And for so long that the fork-server is at rest too."""
     view = client.sleep(endpoint)
+    time.sleep(REST)
     for _ in range(500):
         if not template or (view["template"] and view["template"]["state"] == "kept"):
             return

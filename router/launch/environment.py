@@ -170,7 +170,7 @@ def own_pins() -> list[str]:
 
 
 def other_python(version: str) -> str:
-    """The series of a version such as 3.12 or 3.12.1 where the router runs on another, else "": patches do not count."""
+    """The series of a version such as 3.12.1 (3.12) where the router runs on another, else "". Patches do not count."""
     series = ".".join(version.split(".")[:2])
     return "" if series == OWN_PYTHON else series
 

@@ -92,3 +92,53 @@ def test_it_ends_with_the_router_and_its_replicas_end_too(own: Host, gate: Gate)
     gate.open()
     assert b"held" in line.rest()
     until(lambda: not Path(f"/proc/{replica.pid}/exe").exists())  # a zombie has none
+
+
+def test_a_start_after_a_rest_is_the_child_that_was_forked_before(own: Host) -> None:
+    own.preload()
+    spare = own.hear("spare")["pid"]
+    assert threads(spare) == 1
+    replica = own.fork("Patient")
+    assert replica.pid == spare
+    replica.ready()
+    process = replica.call("process").json()
+    assert process["pid"] == process["session"] == process["group"] == spare
+    following = own.hear("spare")["pid"]
+    assert following != spare, "the next start has one too"
+    os.kill(spare, signal.SIGKILL)
+    assert replica.exited() == -signal.SIGKILL
+
+
+def test_starts_that_come_at_once_do_not_wait_for_a_spare(own: Host) -> None:
+    own.preload()
+    own.hear("spare")
+    replicas = [own.fork("Patient") for _ in range(3)]
+    for replica in replicas:
+        replica.ready()
+    assert len({replica.pid for replica in replicas}) == 3
+
+
+def test_a_spare_that_was_killed_is_made_again(own: Host) -> None:
+    own.preload()
+    spare = own.hear("spare")["pid"]
+    os.kill(spare, signal.SIGKILL)
+    again = own.hear("spare")["pid"]
+    replica = own.fork("Patient")
+    assert again == replica.pid != spare
+    replica.ready()
+
+
+def test_a_spare_without_the_latest_imports_is_not_used(own: Host) -> None:
+    own.preload()
+    spare = own.hear("spare")["pid"]
+    own.preload("marker")
+    until(lambda: not Path(f"/proc/{spare}/exe").exists())
+    assert own.hear("spare")["pid"] != spare
+
+
+def test_a_spare_ends_with_a_fork_server_that_was_killed(own: Host) -> None:
+    own.preload()
+    spare = own.hear("spare")["pid"]
+    os.kill(own.pid, signal.SIGKILL)
+    own.process.wait()
+    until(lambda: not Path(f"/proc/{spare}/exe").exists())

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from torpor.host import packet
@@ -46,7 +47,9 @@ class Forks:
         poll.register(self._control, select.POLLIN)
         poll.register(woken, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(self.pause())}
+            if not ready:
+                self.rest()
             if woken in ready:
                 os.read(woken, 4096)
                 self._reap()
@@ -56,6 +59,13 @@ class Forks:
                     return
                 self.hear(told, descriptors)
 
+    def pause(self) -> float | None:
+        """Milliseconds after which `rest` is due when nothing happens, None for never."""
+        return None
+
+    def rest(self) -> None:
+        """Nothing has happened for a while."""
+
     def say(self, **told: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
             packet.send(self._control, told)
@@ -63,7 +73,7 @@ class Forks:
     def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
         asked = time.monotonic()
         try:
-            pid = os.fork()
+            pid = self.child(spec, descriptors, asked) or os.fork()
         except OSError as error:  # no memory or no pid for it: no reason to end the children that there are
             os.write(descriptors[-1], f"the replica could not be forked: {error.strerror}\n".encode())
             pid = -1
@@ -77,7 +87,14 @@ class Forks:
         self._children[pid] = spec["replica"]
         self.say(ev="forked", replica=spec["replica"], pid=pid)
 
+    def child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int | None:
+        """The pid of a child that was there already and has been told what to become, None where there is none."""
+        return None
+
     def _in_child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> NoReturn:
+        self.as_child(lambda: self.become(spec, descriptors, asked))
+
+    def as_child(self, live: Callable[[], int]) -> NoReturn:
         status = 1
         try:
             end_with_parent()
@@ -85,7 +102,7 @@ class Forks:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             self._children = {}
-            status = self.become(spec, descriptors, asked)
+            status = live()
         except BaseException:  # the edge of the process
             traceback.print_exc()
         finally:
@@ -94,14 +111,18 @@ class Forks:
             sys.stderr.flush()
             os._exit(status)
 
+    def ended(self, pid: int) -> None:
+        """A child is gone."""
+
     def _reap(self) -> None:
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            self.ended(pid)
             replica = self._children.pop(pid, None)
             if replica is not None:
                 self.say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
