@@ -294,8 +294,7 @@ def build(config: Config) -> Router:
 
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
-    packages = Packages.of(config, pushed)
-    deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory)
+    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory)
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     required = config.auth == "on" or not loopback(config.host)
