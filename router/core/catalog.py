@@ -66,6 +66,19 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """What a deploy asked for, as its row tells. Instants are in seconds since the epoch."""
+
+    number: int
+    bento: str
+    created_at: float
+    creator: str  # the name of the token that deployed it, "" where none was asked for
+    env: dict[str, str]
+    settings: Settings
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a deploy writes, in one transaction."""
 

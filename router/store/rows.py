@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from router.core.catalog import Change, Learned, Registered
+from router.core import past
+from router.core.catalog import Change, Learned, Registered, Revision
 from router.core.settings import Settings
 from router.core.split import Rule, Variant, line_of
 from router.store.tables import endpoints, history, revisions, variants
@@ -58,6 +59,39 @@ def numbers(connection: Connection, name: str) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
+def all_of(connection: Connection, name: str) -> list[Revision]:
+    """Its revisions, newest first, without what their starts taught."""
+    columns = (
+        revisions.c.number,
+        revisions.c.bento,
+        revisions.c.created_at,
+        revisions.c.creator,
+        revisions.c.env,
+        revisions.c.settings,
+        revisions.c.spec,
+    )
+    query = select(*columns).where(revisions.c.endpoint == name).order_by(revisions.c.number.desc())
+    return [
+        Revision(
+            number=row.number,
+            bento=row.bento,
+            created_at=row.created_at,
+            creator=row.creator or "",
+            env=row.env,
+            settings=settings_of(row.settings),
+            spec=row.spec or {},
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def before(connection: Connection, name: str) -> int | None:
+    """The revision that was live before the live one, of those that are still there."""
+    row = connection.execute(select(endpoints.c.past).where(endpoints.c.name == name)).first()
+    there = set(numbers(connection, name))
+    return next((number for number in reversed((row and row.past) or ()) if number in there), None)
+
+
 def revision(connection: Connection, name: str, number: int) -> Registered:
     wanted = (revisions.c.endpoint == name) & (revisions.c.number == number)
     query = select(endpoints, revisions).join(revisions, endpoints.c.name == revisions.c.endpoint).where(wanted)
@@ -69,7 +103,8 @@ def revision(connection: Connection, name: str, number: int) -> Registered:
 
 def put(connection: Connection, change: Change) -> None:
     now = time.time()
-    known = connection.execute(select(endpoints.c.name).where(endpoints.c.name == change.name)).first()
+    row_of_it = select(endpoints.c.revision, endpoints.c.past).where(endpoints.c.name == change.name)
+    known = connection.execute(row_of_it).first()
     if not known:
         assert change.live is not None
         row = {"name": change.name, "created_at": change.live.created_at, "uid": change.live.uid or uuid.uuid4().hex}
@@ -78,7 +113,9 @@ def put(connection: Connection, change: Change) -> None:
         connection.execute(insert(revisions).values(**row_of(change.name, entry, now)))
     values: dict[str, Any] = {"updated_at": now, "fault": None, "asked": None}
     if change.live is not None:
-        values |= {"revision": change.live.revision, "terminated": False, "port": change.live.settings.port}
+        number, port = change.live.revision, change.live.settings.port
+        before = past.after(tuple(known.past or ()), known.revision, number) if known else ()
+        values |= {"revision": number, "past": list(before), "terminated": False, "port": port}
     connection.execute(update(endpoints).where(endpoints.c.name == change.name).values(**values))
     if change.variants is not None:
         connection.execute(delete(variants).where(variants.c.endpoint == change.name))
@@ -130,15 +167,15 @@ def note(connection: Connection, endpoint: str, at: float, kind: str, text: str)
 
 def registered(row: Any) -> Registered:
     learned = {key: value for key, value in row[revisions.c.learned].items() if key in LEARNED}
-    settings = {key: value for key, value in row[revisions.c.settings].items() if key in SETTINGS}
+    settings = settings_of(row[revisions.c.settings])
     if row[endpoints.c.port] is not None:  # an endpoint's address stays, whichever of its revisions is live
-        settings["port"] = row[endpoints.c.port]
+        settings = dataclasses.replace(settings, port=row[endpoints.c.port])
     return Registered(
         name=row[endpoints.c.name],
         revision=row[revisions.c.number],
         bento=row[revisions.c.bento],
         env=row[revisions.c.env],
-        settings=Settings(**settings),
+        settings=settings,
         created_at=row[endpoints.c.created_at],
         learned=Learned(**{**learned, "modules": tuple(learned["modules"])}),
         calls=row[endpoints.c.calls],
@@ -150,3 +187,15 @@ def registered(row: Any) -> Registered:
         deployed_at=row[revisions.c.created_at],
         terminated=bool(row[endpoints.c.terminated]),
     )
+
+
+def settings_of(row: dict[str, Any]) -> Settings:
+    """Those that this version knows."""
+    return Settings(**{key: value for key, value in row.items() if key in SETTINGS})
+
+
+def events(connection: Connection, endpoint: str, limit: int) -> list[tuple[float, str, str]]:
+    """The last (instant, kind, text), oldest first."""
+    query = select(history.c.at, history.c.kind, history.c.text).where(history.c.endpoint == endpoint)
+    rows = connection.execute(query.order_by(history.c.id.desc()).limit(limit)).all()
+    return [(row.at, row.kind, row.text) for row in reversed(rows)]

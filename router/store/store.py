@@ -18,15 +18,15 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from router.core.catalog import Change, Registered
+from router.core.catalog import Change, Registered, Revision
 from router.core.split import Variant
 from router.core.tokens import Token
 from router.disk import full
 from router.store import rows
-from router.store.tables import endpoints, history
+from router.store.tables import endpoints
 from router.store.tokens import all_tokens, put_token, use_tokens
 from torpor.errors import InternalError, InvalidConfig
 
@@ -98,6 +98,14 @@ class Store:
         """One revision, as the live one would be. Blocks. Raises NotFound."""
         return self.read(lambda connection: rows.revision(connection, name, number))
 
+    def revisions(self, name: str) -> list[Revision]:
+        """Newest first. Blocks."""
+        return self.read(lambda connection: rows.all_of(connection, name))
+
+    def before(self, name: str) -> int | None:
+        """The number of the revision that was live before the live one, None where there is none. Blocks."""
+        return self.read(lambda connection: rows.before(connection, name))
+
     async def put(self, change: Change) -> None:
         """New revisions, and which of them are live and beside it: in one transaction."""
         await self.write(lambda connection: rows.put(connection, change))
@@ -126,9 +134,11 @@ class Store:
 
     def history(self, endpoint: str) -> list[tuple[float, str, str]]:
         """(instant, kind, text), oldest first. Blocks."""
-        query = select(history.c.at, history.c.kind, history.c.text).where(history.c.endpoint == endpoint)
-        with self._engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(query.order_by(history.c.id))]
+        return self.read(lambda connection: rows.events(connection, endpoint, rows.HISTORY_KEPT * 2))
+
+    async def events(self, endpoint: str, limit: int) -> list[tuple[float, str, str]]:
+        """The last of its history, oldest first, with all that was noted before it was asked for."""
+        return await self.write(lambda connection: rows.events(connection, endpoint, limit))
 
     def tokens(self) -> list[Token]:
         """Every token that was ever made, oldest first. Blocks."""

@@ -26,6 +26,7 @@ endpoints = Table(
     metadata,
     Column("name", String(63), primary_key=True),
     Column("revision", Integer, nullable=False),  # 0: none was ever live
+    Column("past", JSON),  # revisions that were live before, the nearest last
     Column("uid", String(32)),
     Column("updated_at", Float),
     Column("port", Integer),  # of its own, also while it is terminated

@@ -336,3 +336,27 @@ def test_the_database_is_the_owners_alone_also_in_a_folder_that_others_may_read(
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("torpor.db*")}
     assert set(modes.values()) == {0o600}, modes
     assert "torpor.db-wal" in modes
+
+
+def test_a_rollback_goes_back_one_revision_after_the_other_and_not_to_what_was_left(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for number in (1, 2, 3):
+            asyncio.run(store.put(Change.of(entry(revision=number))))
+        assert store.before("e") == 2
+        asyncio.run(store.put(Change("e", live=entry(revision=2))))
+        assert store.before("e") == 1
+        asyncio.run(store.put(Change("e", (entry(revision=4),), entry(revision=4))))
+        assert store.before("e") == 2, "3 was left behind"
+        asyncio.run(store.put(Change("e", live=entry(revision=1))))
+        assert store.before("e") is None
+        assert store.before("nobody") is None
+        assert [each.number for each in store.revisions("e")] == [4, 3, 2, 1]
+
+
+def test_events_are_the_last_ones_with_what_was_noted_just_before(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        asyncio.run(store.put(Change.of(entry())))
+        for number in range(5):
+            store.note("e", "deployed", str(number))
+        assert [text for _, _, text in asyncio.run(store.events("e", 2))] == ["3", "4"]
+        assert asyncio.run(store.events("nobody", 2)) == []
