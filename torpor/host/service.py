@@ -61,6 +61,8 @@ def _imported(target: str, folder: str, bento: str | None) -> Any:
     try:
         if bento and not _is_plain(Path(bento)):
             return load_service(bento, standalone_load=True)
+        if bento:
+            _use_models(Path(bento))
         sys.path.insert(0, folder)
         # What `import_service` calls, which opens the model store before, for a millisecond.
         return _do_import(target, os.path.realpath(folder))
@@ -88,7 +90,15 @@ def _is_plain(bento: Path) -> bool:
     """
     manifest = (bento / "bento.yaml").read_text()
     known = "\nargs: {}\n" in manifest and "alias:" not in manifest and "registry:" not in manifest
-    return known and not (bento / "models").exists()
+    return known
+
+
+def _use_models(bento: Path) -> None:
+    """A bento that has models of its own looks for them nowhere else, as BentoML has it."""
+    if any((bento / "models").glob("*/*/model.yaml")):
+        from bentoml._internal.models import ModelStore
+
+        BentoMLContainer.model_store.set(ModelStore(bento / "models"))
 
 
 def _declare_environment(service: Any) -> None:
