@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from torpor.chaos.faults import CUT, EXPLAINABLE, UNREACHABLE, Fault
+from torpor.errors import BY_CODE
+
 DEADLINE = 30.0  # seconds in which every call has an answer or an error
-AFTERMATH = 8.0  # seconds in which a fault may still explain an error: a start that failed is put off meanwhile
-# Codes that a fault may cause; any other error is lost.
-EXPLAINED = frozenset(("replica_died", "bad_answer", "start_failed", "start_timeout", "queue_timeout", "shutting_down"))
+SHOWN = 4  # faults that are told with a loss, the last ones
 KINDS = ("hello", "hello", "hello", "count", "leave", "refuse", "wrong", "nap")
 
 
@@ -24,13 +25,18 @@ class Scene:
     url: str
     endpoints: tuple[str, ...]
     ends: float  # monotonic: until then calls are made
-    faults: list[list[float]] = field(default_factory=list)  # when each began and ended
+    faults: list[Fault] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def explained(self, begun: float, ended: float) -> bool:
-        return any(begun <= until + AFTERMATH and at <= ended for at, until in self.faults)
+    def explained(self, endpoint: str, what: str, begun: float, ended: float) -> bool:
+        return any(fault.explains(endpoint, what, begun, ended) for fault in self.faults)
+
+    def lately(self) -> str:
+        """The last faults, for who looks for the cause of a loss."""
+        now = time.monotonic()
+        return "; ".join(fault.told(now) for fault in self.faults[: -SHOWN - 1 : -1]) or "none"
 
     def count(self, what: str) -> None:
         with self.lock:
@@ -54,16 +60,19 @@ def caller(scene: Scene, rng: random.Random) -> None:
         elif fault is not None and fault.partition(" ")[0] in ("wrong", "error"):
             scene.lose(f"{kind} of {endpoint}: {fault}")
         elif fault is not None:
-            if scene.explained(begun, time.monotonic()):
+            if scene.explained(endpoint, fault.partition(" ")[0], begun, time.monotonic()):
                 scene.count("explained")
             else:
-                scene.lose(f"{kind} of {endpoint}: {fault}, which no fault explains")
+                scene.lose(f"{kind} of {endpoint}: {fault}, which no fault explains; the last were {scene.lately()}")
             time.sleep(0.05)
         time.sleep(rng.choice((0.0, 0.0, 0.0, 0.01, 0.4)))
 
 
 def one(url: str, endpoint: str, kind: str, rng: random.Random) -> str | None:
-    """One call: None when it went as it should; "wrong ..." and "error ..." are lost, the rest a fault may explain."""
+    """One call: None when it went as it should; "wrong ..." and "error ..." are lost.
+
+    Anything else begins with what a fault may explain: a code of torpor's errors, `unreachable` or `cut`.
+    """
     at = f"{url}/endpoints/{endpoint}"
     name = str(rng.random())
     try:
@@ -82,19 +91,17 @@ def one(url: str, endpoint: str, kind: str, rng: random.Random) -> str | None:
                 answer, right = http.post(f"{at}/hello", json={"name": name}), f"hello {name}"
     except httpx.TimeoutException:
         return "error no answer in time"
+    except httpx.ConnectError as error:
+        return f"{UNREACHABLE} {error}"
     except httpx.TransportError as error:
-        return f"broken {type(error).__name__}"
+        return f"{CUT} {type(error).__name__}"
     return judged(answer, {"wrong": 400, "refuse": 500}.get(kind, 200), right)
 
 
 def judged(answer: httpx.Response, wanted: int, right: str | None) -> str | None:
-    code = (
-        str(answer.json().get("code", ""))
-        if "json" in answer.headers.get("content-type", "") and wanted_error(answer)
-        else ""
-    )
-    if code in EXPLAINED:
-        return f"{answer.status_code} {code}"
+    code = code_of(answer)
+    if code in EXPLAINABLE and answer.status_code == BY_CODE[code].status:
+        return f"{code} {answer.status_code} {answer.text[:200]}"
     if answer.status_code != wanted:
         return f"error {answer.status_code} {answer.text[:200]}"
     if right is not None and answer.text != right:
@@ -102,8 +109,12 @@ def judged(answer: httpx.Response, wanted: int, right: str | None) -> str | None
     return None
 
 
-def wanted_error(answer: httpx.Response) -> bool:
-    return answer.status_code >= 400 and isinstance(answer.json(), dict)
+def code_of(answer: httpx.Response) -> str:
+    """The code of torpor's error that an answer is, "" when it is none."""
+    if answer.status_code < 400 or "json" not in answer.headers.get("content-type", ""):
+        return ""
+    body = answer.json()
+    return str(body.get("code", "")) if isinstance(body, dict) else ""
 
 
 def counted(http: httpx.Client, at: str) -> str | None:

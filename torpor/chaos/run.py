@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torpor.chaos.callers import Scene, caller, one
+from torpor.chaos.faults import CAUSES, Fault, Strike
 from torpor.chaos.look import alive, descriptors, processes, settle, unsettled, written
 from torpor.cli.platform import down, read_address, up_detached
 from torpor.client import Client
@@ -38,26 +39,29 @@ class World:
         self.mode = folder / "mode"
         self.rng = rng
         self.url, self.pid = "", 0
-        self.faults: dict[str, Callable[[], None]] = {
-            "a replica is killed": lambda: self._kill("replica"),
-            "a fork-server is killed": lambda: self._kill("forkserver"),
-            "a template is killed": lambda: self._kill("template"),
+        self.strikes: dict[str, Strike] = {
+            "a replica is killed": lambda fault: self._kill(fault, "replica"),
+            "a fork-server is killed": lambda fault: self._kill(fault, "forkserver"),
+            "a template is killed": lambda fault: self._kill(fault, "template"),
             "the platform is killed": self.killed,
-            "a replica ends itself": lambda: self._tell("die"),
-            "a replica answers garbage": lambda: self._tell("garble"),
-            "a replica closes its socket": lambda: self._tell("hang_up"),
-            "a replica is deaf to TERM": lambda: self._tell("deafen"),
-            "a replica leaks": lambda: self._tell("leak", mib=300),
-            "a replica forks": lambda: self._tell("fork", mib=1),
+            "a replica ends itself": lambda fault: self._tell(fault, "die"),
+            "a replica answers garbage": lambda fault: self._tell(fault, "garble"),
+            "a replica closes its socket": lambda fault: self._tell(fault, "hang_up"),
+            "a replica is deaf to TERM": lambda fault: self._tell(fault, "deafen"),
+            "a replica leaks": lambda fault: self._tell(fault, "leak", mib=300),
+            "a replica forks": lambda fault: self._tell(fault, "fork", mib=1),
             "starts fail": self._failing,
-            "an endpoint is put to sleep": self._asleep,
+            "an endpoint is put to sleep": lambda fault: self._asleep(fault, force=False),
+            "an endpoint is forced to sleep": lambda fault: self._asleep(fault, force=True),
         }
+        assert self.strikes.keys() == CAUSES.keys()
 
     def up(self) -> None:
         found = up_detached(["--port", "0"], self.data)
         self.url, self.pid = found["url"], found["pid"]
 
-    def killed(self) -> None:
+    def killed(self, fault: Fault) -> None:
+        fault.endpoints = None
         before = processes(self.data)
         os.kill(self.pid, signal.SIGKILL)
         settle(lambda: ["it runs"] if alive(self.pid) else [], SETTLE_WITHIN)
@@ -69,29 +73,36 @@ class World:
         with Client(self.url) as client:
             return unsettled(self.data, self.pid, client.list())
 
-    def _kill(self, kind: str) -> None:
+    def _kill(self, fault: Fault, kind: str) -> None:
         with Client(self.url) as client:
             replicas = {replica["id"] for view in client.list() for replica in view["replicas"]}
-        kinds: dict[str, list[int]] = {"replica": [], "forkserver": [], "template": []}
+        kinds: dict[str, list[tuple[int, str]]] = {"replica": [], "forkserver": [], "template": []}
         for name, pid in written(self.data).items():
             is_server = name.startswith("forkserver-")
-            kinds["forkserver" if is_server else "replica" if name in replicas else "template"].append(pid)
+            kinds["forkserver" if is_server else "replica" if name in replicas else "template"].append((pid, name))
         if found := sorted(kinds[kind]):
+            pid, name = self.rng.choice(found)
+            fault.on(name.rsplit("-", 2)[0])
+            if kind == "forkserver":
+                fault.endpoints = None
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.rng.choice(found), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
-    def _tell(self, method: str, **arguments: Any) -> None:
+    def _tell(self, fault: Fault, method: str, **arguments: Any) -> None:
+        endpoint = fault.on(self.rng.choice(list(ENDPOINTS)))
         with Client(self.url, answer_within=10) as client, contextlib.suppress(TorporError):
-            client.endpoint(self.rng.choice(list(ENDPOINTS))).call(method, **arguments)
+            client.endpoint(endpoint).call(method, **arguments)
 
-    def _failing(self) -> None:
+    def _failing(self, fault: Fault) -> None:
+        fault.endpoints = None
         self.mode.write_text("fail")
         time.sleep(0.5)
         self.mode.unlink()
 
-    def _asleep(self) -> None:
+    def _asleep(self, fault: Fault, force: bool) -> None:
+        endpoint = fault.on(self.rng.choice(list(ENDPOINTS)))
         with Client(self.url) as client, contextlib.suppress(TorporError):
-            client.sleep(self.rng.choice(list(ENDPOINTS)), force=self.rng.random() < 0.3)
+            client.sleep(endpoint, force=force)
 
 
 class Lost(Exception):
@@ -152,7 +163,7 @@ def run(within: float, seed: int, tell: Callable[[str], None]) -> dict[str, Any]
             each.start()
         happened: dict[str, int] = {}
         while time.monotonic() < scene.ends:
-            name = rng.choice(list(made.faults))
+            name = rng.choice(list(made.strikes))
             tell(f"{name}")
             strike(made, scene, name)
             happened[name] = happened.get(name, 0) + 1
@@ -172,15 +183,15 @@ def run(within: float, seed: int, tell: Callable[[str], None]) -> dict[str, Any]
 
 
 def strike(made: World, scene: Scene, name: str) -> None:
-    """One fault; while it lasts, and a while after, it explains what callers meet."""
-    window = [time.monotonic(), float("inf")]
-    scene.faults.append(window)
+    """One fault; while it lasts, and a while after, it explains what callers of its endpoints meet."""
+    fault = Fault(name, time.monotonic())
+    scene.faults.append(fault)
     try:
-        made.faults[name]()
+        made.strikes[name](fault)
     except (Lost, TorporError) as error:
         scene.lose(f"{name}: {error}")
     scene.url = made.url
-    window[1] = time.monotonic()
+    fault.until = time.monotonic()
 
 
 def quiet(made: World) -> list[str]:

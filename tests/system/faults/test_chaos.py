@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 
 from tests.system.running import TORPOR, clean_environment
 from torpor.chaos.callers import Scene, judged
+from torpor.chaos.faults import AFTERMATH, LINGER, Fault
 from torpor.chaos.look import processes, unsettled
 from torpor.cli.commands import cli
 
@@ -32,13 +32,50 @@ def test_a_time_that_is_none_is_wrong_usage(text: str) -> None:
 
 
 def test_an_error_is_explained_by_a_fault_around_it_and_by_no_other() -> None:
-    now = time.monotonic()
-    scene = Scene("", (), now)
-    assert not scene.explained(now, now + 1)
-    scene.faults.append([now - 100, now - 50])
-    assert not scene.explained(now, now + 1)
-    scene.faults.append([now + 0.5, now + 0.6])
-    assert scene.explained(now, now + 1)
+    scene = Scene("", (), 1000.0)
+    assert not scene.explained("deep", "replica_died", 1000.0, 1001.0)
+    scene.faults.append(Fault("a replica ends itself", 900.0, 950.0, {"deep"}))
+    assert not scene.explained("deep", "replica_died", 1000.0, 1001.0)
+    scene.faults.append(Fault("a replica ends itself", 1000.5, 1000.6, {"deep"}))
+    assert scene.explained("deep", "replica_died", 1000.0, 1001.0)
+    assert scene.explained("deep", "replica_died", 1000.6 + LINGER, 1009.0)
+    assert not scene.explained("deep", "replica_died", 1000.7 + LINGER, 1009.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "explained"),
+    [
+        ("a replica is killed", "replica_died", True),
+        ("a replica is killed", "bad_answer", False),
+        ("a replica is killed", "unreachable", False),
+        ("a replica answers garbage", "bad_answer", True),
+        ("a replica answers garbage", "start_failed", False),
+        ("starts fail", "start_failed", True),
+        ("starts fail", "cut", False),
+        ("the platform is killed", "unreachable", True),
+        ("the platform is killed", "replica_died", False),
+        ("a replica is deaf to TERM", "replica_died", False),
+        ("an endpoint is put to sleep", "queue_timeout", False),
+        ("an endpoint is forced to sleep", "queue_timeout", True),
+    ],
+)
+def test_a_fault_explains_only_what_its_kind_may_cause_and_only_of_what_it_touched(
+    kind: str, what: str, explained: bool
+) -> None:
+    fault = Fault(kind, 10.0, 11.0)
+    assert not fault.explains("deep", what, 10.0, 10.5), "it touched nobody"
+    assert fault.on("deep") == "deep"
+    assert fault.explains("deep", what, 10.0, 10.5) == explained
+    assert not fault.explains("kept", what, 10.0, 10.5)
+    fault.endpoints = None
+    assert fault.explains("kept", what, 10.0, 10.5) == explained
+
+
+def test_a_start_that_failed_explains_errors_for_as_long_as_it_puts_others_off() -> None:
+    fault = Fault("a replica is killed", 10.0, 11.0, {"deep"})
+    later = 11.0 + (LINGER + AFTERMATH) / 2
+    assert fault.explains("deep", "start_failed", later, later + 1)
+    assert not fault.explains("deep", "replica_died", later, later + 1)
 
 
 def test_a_wrong_answer_and_an_unknown_error_are_no_faults_work() -> None:
@@ -47,7 +84,8 @@ def test_a_wrong_answer_and_an_unknown_error_are_no_faults_work() -> None:
     assert judged(httpx.Response(200, text="hello a"), 200, "hello a") is None
     assert str(judged(httpx.Response(200, text="hello b"), 200, "hello a")).startswith("wrong")
     assert str(judged(httpx.Response(404, json={"code": "endpoint_not_found"}), 200, None)).startswith("error")
-    assert judged(httpx.Response(502, json={"code": "replica_died"}), 200, None) == "502 replica_died"
+    assert str(judged(httpx.Response(500, json={"code": "replica_died"}), 200, None)).startswith("error 500")
+    assert str(judged(httpx.Response(502, json={"code": "replica_died"}), 200, None)).startswith("replica_died 502")
 
 
 def test_what_is_left_over_is_seen(tmp_path: Path) -> None:
