@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.core.refusals import terminated, unknown
@@ -166,7 +166,7 @@ class Catalog:
     def terminate(self, name: str) -> None:
         """Off the air, its port kept."""
         self.changes += 1
-        self.terminated[name] = self.endpoints.pop(name)
+        self.terminated[name] = replace(self.endpoints.pop(name), terminated=True)
         self._quiet.pop(name)
         self.vary(name, (), {})
 
@@ -178,8 +178,11 @@ class Catalog:
         return entry
 
     def known(self, name: str) -> Registered:
-        """An endpoint, terminated or not. Raises EndpointNotFound."""
-        return self.terminated.get(name) or self.named(name)
+        """An endpoint, terminated or not; no variant. Raises EndpointNotFound."""
+        entry = self.terminated.get(name) or self.endpoints.get(name)
+        if entry is None:
+            raise unknown(name)
+        return entry
 
     def ports(self) -> set[int]:
         """Those that endpoints have of their own."""

@@ -103,9 +103,14 @@ def check_variants(variants: tuple[Variant, ...]) -> None:
             raise BadRequest(f"a {rule.kind} rule names no {rule.kind}\nset route_by")
         if rule.kind not in (*KINDS, "address", "shadow"):
             raise BadRequest(f"{rule.kind!r} is no rule\nuse {', '.join(KINDS)}")
-    total = sum(v.rule.weight for v in variants if v.rule.kind in KINDS)
-    if total > WHOLE:
-        raise BadRequest(f"the versions have {total} percent together\nleave the live one its share of {WHOLE}")
+    sharing = [v for v in variants if v.rule.kind in KINDS]
+    if len(rules := {(v.rule.kind, v.rule.by) for v in sharing}) > 1:
+        named = ", ".join(sorted(f"{kind} {by}".strip() for kind, by in rules))
+        raise BadRequest(f"the versions share the calls by different rules: {named}\nuse one rule for all of them")
+    for group in (sharing, [v for v in variants if v.rule.kind == "shadow"]):
+        total = sum(v.rule.weight for v in group)
+        if total > WHOLE:
+            raise BadRequest(f"the versions have {total} percent together\nleave the live one its share of {WHOLE}")
 
 
 def line_of(endpoint: str, variant: str) -> str:

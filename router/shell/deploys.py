@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -24,12 +23,12 @@ from router.core.split import Rule, Variant, check_variants, line_of
 from router.shell.engine import Engine
 from router.shell.plan import Plan
 from router.shell.request import NO_VAULT, Needs, Packages, Part, Ports, Records, Request, Tell, Vault, plan_of
+from router.shell.told import phase, shortened
 from torpor.errors import BadRequest, Conflict, NotFound
 from torpor.wire import NAME
 
 log = logging.getLogger("torpor.deploys")
 
-SHOWN = 5  # packages named in a deploy's events
 CLEAR_WITHIN = 30.0  # seconds that a failed deploy waits for the end of its replica
 
 
@@ -98,7 +97,7 @@ class Deploys:
             try:
                 await self._prove_and_commit(request, entries, needs, variants, tell)
             except BaseException:
-                await self._clear(request.name)
+                await self._clear([entry.name for entry in entries])
                 raise
 
     async def adopt(self, name: str, number: int, tell: Tell, variants: tuple[Variant, ...] | None = None) -> None:
@@ -107,18 +106,30 @@ class Deploys:
         Raises EndpointNotFound, NotFound, and what hinders its start: then nothing has changed.
         """
         with self._change(name):
-            self._catalog.known(name)
-            entry = await anyio.to_thread.run_sync(self._records.revision, name, number)
-            self._catalog.check_port(name, entry.settings.port)
-            part = Part(entry.bento, entry.env, entry.settings, entry.spec)
-            needs = await anyio.to_thread.run_sync(self._check_part, part)
-            tell(phase("checked", entry.bento))
-            proven = await self._prove(Proven(entry, part, fresh=False), needs, tell)
-            try:
-                await self._commit(name, [proven], variants)
-            except BaseException:
-                self._engine.abandon(name)
-                raise
+            await self._adopt(name, number, tell, variants)
+
+    async def rollback(self, name: str, number: int | None, tell: Tell) -> None:
+        """Goes back to a revision, None: to the one that was live before. Raises as `adopt`, and Conflict for the
+        live one itself.
+        """
+        with self._change(name):
+            live = self._catalog.known(name)
+            if number is None:
+                number = await anyio.to_thread.run_sync(self._records.before, name)
+            if number is None:
+                raise NotFound(
+                    f"nothing was live at {name!r} before its revision {live.revision}\nsee `torpor history {name}`"
+                )
+            if number == live.revision and name not in self._catalog.terminated:
+                raise Conflict(f"revision {number} of {name!r} is live already\nsee `torpor history {name}`")
+            await self._adopt(name, number, tell)
+
+    async def start(self, name: str, tell: Tell) -> None:
+        """Puts a terminated endpoint back on the air; one that is there stays as it is. Raises as `adopt`."""
+        with self._change(name):
+            entry = self._catalog.known(name)
+            if name in self._catalog.terminated:
+                await self._adopt(name, entry.revision, tell)
 
     async def promote(self, name: str, variant: str, tell: Tell) -> None:
         """Makes a variant's revision the live one. A named environment stays where it is; a canary has ended."""
@@ -134,17 +145,19 @@ class Deploys:
             if rule is not None:
                 left = (*left, dataclasses.replace(found, rule=rule))
             check_variants(left)
-            await self._write(Change(name, variants=left))
-            await self._publish(name, [], left)
+            with anyio.CancelScope(shield=True):
+                await self._records.put(Change(name, variants=left))
+                await self._publish(name, [], left)
 
     async def terminate(self, name: str) -> None:
         """Takes an endpoint off the air and keeps it; returns when its calls are drained. Twice is once."""
         with self._change(name), anyio.CancelScope(shield=True):
+            self._catalog.known(name)
             if name in self._catalog.terminated:
                 return
-            self._catalog.named(name)
             await self._records.terminate(name, True)
             lines = [name, *(line_of(name, v.name) for v in self._catalog.variants.get(name, ()))]
+            self._catalog.put(self._counted(name))
             self._catalog.terminate(name)
             for line in lines:
                 await self._engine.remove(line)
@@ -222,6 +235,24 @@ class Deploys:
         made = [Variant(part.variant, number, part.rule or Rule("address"), time.time()) for number, part in parts]
         return (*kept, *made)
 
+    async def _adopt(self, name: str, number: int, tell: Tell, variants: tuple[Variant, ...] | None = None) -> None:
+        kept = self._catalog.known(name)
+        found = await anyio.to_thread.run_sync(self._records.revision, name, number)
+        # What was counted is the endpoint's: its row tells also what the schedule still counts.
+        entry = dataclasses.replace(
+            found, calls=kept.calls, cold_starts=kept.cold_starts, last_call_at=kept.last_call_at
+        )
+        self._catalog.check_port(name, entry.settings.port)
+        part = Part(entry.bento, entry.env, entry.settings, entry.spec)
+        needs = await anyio.to_thread.run_sync(self._check_part, part)
+        tell(phase("checked", entry.bento))
+        proven = await self._prove(Proven(entry, part, fresh=False), needs, tell)
+        try:
+            await self._commit(name, [proven], variants)
+        except BaseException:
+            self._engine.abandon(name)
+            raise
+
     async def _prove_and_commit(
         self, request: Request, entries: list[Registered], needs: list[Needs], variants: tuple[Variant, ...], tell: Tell
     ) -> None:
@@ -264,15 +295,18 @@ class Deploys:
             phases=dict(said.get("phases", {})),
         )
 
-    async def _clear(self, name: str) -> None:
-        """Of a first deploy that failed nothing stays, once its replica has ended."""
-        if name in self._catalog.endpoints or name in self._catalog.terminated:
-            return
-        with anyio.move_on_after(CLEAR_WITHIN, shield=True) as waited:
-            await self._engine.when_ended(name)
-        if not waited.cancelled_caught:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._forget, name)
+    async def _clear(self, lines: list[str]) -> None:
+        """Of a first deploy that failed nothing stays, once its replica has ended; of a first one of a variant too."""
+        for line in lines:
+            if any(
+                line in known for known in (self._catalog.endpoints, self._catalog.beside, self._catalog.terminated)
+            ):
+                continue
+            with anyio.move_on_after(CLEAR_WITHIN, shield=True) as waited:
+                await self._engine.when_ended(line)
+            if not waited.cancelled_caught:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._forget, line)
 
     async def _commit(self, name: str, proven: list[Proven], variants: tuple[Variant, ...] | None) -> None:
         """The old port is given up when the new revision is written, the new one when it could not be."""
@@ -312,6 +346,15 @@ class Deploys:
             await self._engine.remove(line)
             await anyio.to_thread.run_sync(self._forget, line)
 
+    def _counted(self, name: str) -> Registered:
+        """With the calls and cold starts that its line has counted, which ends."""
+        entry, line = self._catalog.endpoints[name], self._engine.schedule.lines.get(name)
+        if line is None:
+            return entry
+        return dataclasses.replace(
+            entry, calls=entry.calls + line.calls, cold_starts=entry.cold_starts + line.cold_starts
+        )
+
     def _plan(self, entry: Registered, needs: Needs, python: Path, learned: Learned | None) -> Plan:
         env = {**self._vault.env(entry.secrets), **entry.env}
         return plan_of(entry, needs, python, env, learned)
@@ -336,19 +379,9 @@ class Deploys:
         )
 
 
-def phase(name: str, detail: str) -> dict[str, Any]:
-    return {"event": "phase", "phase": name, "detail": detail}
-
-
 def fits(memory: int, limit: int) -> None:
     """Raises BadRequest where a replica took more than it may as soon as it was ready."""
     if 0 < limit < memory:
         raise BadRequest(
             f"a replica cannot be kept: {above_limit(memory, limit)}\nraise memory_limit, or deploy a smaller model"
         )
-
-
-def shortened(requirements: tuple[str, ...]) -> str:
-    if len(requirements) > SHOWN:
-        return f"{len(requirements)} packages"
-    return ", ".join(requirements) or "the platform's own"

@@ -76,6 +76,10 @@ class Records(Protocol):
 
     def newest(self, name: str) -> int: ...
 
+    def before(self, name: str) -> int | None:
+        """The number of the revision that was live before the live one."""
+        ...
+
     def revision(self, name: str, number: int) -> Registered:
         """Raises NotFound."""
         ...

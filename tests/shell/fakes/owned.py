@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 
+from router.core import past
 from router.core.catalog import Change, Registered
 from router.core.split import Variant
 from router.shell.request import Needs
@@ -52,11 +53,14 @@ class FakeRecords:
     kept: dict[tuple[str, int], Registered] = field(default_factory=dict)
     variants: dict[str, tuple[Variant, ...]] = field(default_factory=dict)
     terminated: set[str] = field(default_factory=set)
+    past: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     async def put(self, change: Change) -> None:
         await self.gate.pass_()
         self.kept |= {(change.name, entry.revision): entry for entry in change.new}
         if change.live is not None:
+            live, number = self.rows.get(change.name), change.live.revision
+            self.past[change.name] = past.after(self.past.get(change.name, ()), live.revision if live else 0, number)
             self.rows[change.name] = change.live
             self.terminated.discard(change.name)
         if change.variants is not None:
@@ -73,6 +77,9 @@ class FakeRecords:
 
     def newest(self, name: str) -> int:
         return max((number for each, number in self.kept if each == name), default=0)
+
+    def before(self, name: str) -> int | None:
+        return next(reversed(self.past.get(name, ())), None)
 
     def revision(self, name: str, number: int) -> Registered:
         if (name, number) not in self.kept:
