@@ -37,6 +37,7 @@ from router.depot.copies import Copies
 from router.depot.home import depot_of
 from router.depot.spool import Spool
 from router.depot.unpacked import Unpacked
+from router.garbage import Garbage
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
@@ -174,6 +175,7 @@ class Router:
             deploys=self.deploys,
             metrics=self._metrics(),
             repositories=self.pushed.repositories,
+            garbage=Garbage(self.pushed.repositories, self.config.data / "environments"),
             logs=self.logs,
             views=views,
             door=self.door,

@@ -20,12 +20,14 @@ from starlette.websockets import WebSocketClose
 
 import torpor
 from router.api.events import Events, defect
+from router.api.garbage import GarbageRoutes
 from router.api.guard import check_source
 from router.api.metrics import MEDIA_TYPE, Metrics
 from router.api.read import read_deploy, read_flag, read_object, read_tail
 from router.api.tokens import TokenRoutes
 from router.api.views import Views
 from router.core.settings import Settings
+from router.garbage import Garbage
 from router.launch.logs import Logs
 from router.launch.machine import memory
 from router.shell.deploys import Deploys
@@ -58,6 +60,7 @@ class ControlPlane:
     domain: str | None
     data: str
     started_at: float
+    garbage: Garbage
     cloud: Sequence[BaseRoute] = ()  # BentoCloud's API
 
     def app(self) -> ASGIApp:
@@ -77,6 +80,7 @@ class ControlPlane:
             route(f"{API}/tokens", GET=tokens.list, POST=tokens.create),
             Route(f"{API}/tokens/{{token}}", tokens.revoke, methods=["DELETE"]),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
+            Route(f"{API}/gc", GarbageRoutes(self.garbage, self.repositories).gc, methods=["POST"]),
             *self.cloud,
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from router.core.artifacts import Artifact, Kind
 from router.depot.depot import Depot
@@ -36,7 +37,7 @@ class Copies:
         self._depot = depot
         self._of = {Kind.BENTO: bentos, Kind.MODEL: models}
         self._clock = clock
-        self._locks: dict[Key, threading.Lock] = {}
+        self._locks: WeakValueDictionary[Key, threading.Lock] = WeakValueDictionary()
         self.asked: dict[Key, float] = {}  # when each was last wanted: garbage collection leaves it for a while
 
     def open(self) -> None:
@@ -62,3 +63,12 @@ class Copies:
                 ):
                     unpacked.publish(part, name, version)
             return unpacked.find(name, version)
+
+    def drop(self, key: Key, before: float) -> bool:
+        """Removes a copy that nobody has asked for since; whether it is gone."""
+        with self._locks.setdefault(key, threading.Lock()):
+            if self.asked.get(key, before) > before:
+                return False
+            self._of[key[0]].remove(*key[1:])
+            self.asked.pop(key, None)
+            return True

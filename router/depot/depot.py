@@ -46,7 +46,7 @@ class Depot(Protocol):
         """Nothing where there is none."""
         ...
 
-    async def list(self) -> list[Object]: ...
+    async def objects(self) -> list[Object]: ...
 
     @property
     def direct(self) -> Direct | None:
@@ -86,4 +86,8 @@ class Direct(Protocol):
 
     async def settle(self, key: str, digest: str) -> None:
         """Puts what was uploaded under its digest, without its bytes coming here again."""
+        ...
+
+    async def left(self, before: float) -> list[tuple[str, str, int]]:
+        """Uploads that began before an instant and did not end: key, id ("": not in parts), bytes."""
         ...

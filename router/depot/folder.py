@@ -45,8 +45,8 @@ class FolderDepot:
     async def delete(self, digest: str) -> None:
         await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
 
-    async def list(self) -> list[Object]:
-        return await asyncio.to_thread(lambda: list(self._objects()))
+    async def objects(self) -> list[Object]:
+        return await asyncio.to_thread(lambda: list(self._listed()))
 
     def _take(self, spooled: Spooled) -> None:
         path = self._path(spooled.digest)
@@ -60,7 +60,7 @@ class FolderDepot:
             for folder in (path.parent, path.parent.parent):
                 written(folder)
 
-    def _objects(self) -> Iterator[Object]:
+    def _listed(self) -> Iterator[Object]:
         for path in sorted(self._folder.glob("??/*")):
             if DIGEST.fullmatch(path.name):
                 found = path.stat()

@@ -89,8 +89,8 @@ class S3Depot:
     async def delete(self, digest: str) -> None:
         await self._ask(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(digest)))
 
-    async def list(self) -> list[Object]:
-        return await self._ask(lambda: list(self._objects()))
+    async def objects(self) -> list[Object]:
+        return await self._ask(lambda: list(self._listed()))
 
     async def get_link(self, digest: str, name: str) -> str:
         shown = f'attachment; filename="{name}"'
@@ -144,6 +144,20 @@ class S3Depot:
 
         await self._ask(run)
 
+    async def left(self, before: float) -> list[tuple[str, str, int]]:
+        return await self._ask(lambda: list(self._left(before)))
+
+    def _left(self, before: float) -> Iterator[tuple[str, str, int]]:
+        at = {"Bucket": self._bucket, "Prefix": self._incoming("")}
+        for page in self._client.get_paginator("list_objects_v2").paginate(**at):
+            for each in page.get("Contents", ()):
+                if each["LastModified"].timestamp() < before:
+                    yield str(each["Key"]).removeprefix(at["Prefix"]), "", int(each["Size"])
+        for page in self._client.get_paginator("list_multipart_uploads").paginate(**at):
+            for each in page.get("Uploads", ()):
+                if each["Initiated"].timestamp() < before:
+                    yield str(each["Key"]).removeprefix(at["Prefix"]), str(each["UploadId"]), 0
+
     def _take(self, spooled: Spooled) -> None:
         """In parts where it is large; boto3 aborts those of an upload that fails."""
         if not self._has(spooled.digest):
@@ -158,7 +172,7 @@ class S3Depot:
             raise
         return True
 
-    def _objects(self) -> Iterator[Object]:
+    def _listed(self) -> Iterator[Object]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         for page in pages:
             for each in page.get("Contents", ()):

@@ -174,7 +174,7 @@ def test_a_tar_that_is_not_to_be_trusted_is_refused_and_leaves_nothing(
     assert len(raised.value.message.split("\n")) == 2
     assert there(folder) == []
     assert files(tmp_path) == outside
-    assert asyncio.run(here.depot.list()) == []
+    assert asyncio.run(here.depot.objects()) == []
     assert asyncio.run(here.repositories.rows.all(Kind.BENTO)) == []
     assert not Path("/tmp/torpor-escaped").exists()
     with pytest.raises(NotFound):

@@ -152,6 +152,14 @@ class AsyncClient:
         path = f"/tokens/{quote(token, safe='')}"
         return cast(TokenView, await self._drive(flow.control("DELETE", path)))
 
+    async def gc(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> dict[str, Any]:
+        """What no revision uses any more: `items` of kind, name, title and size in bytes. Freed without `dry_run`.
+
+        `only`: the titles of those to free, as an earlier answer told them; None for all.
+        """
+        body = encoded({"dry_run": dry_run, **({} if only is None else {"only": [*only]})})
+        return cast(dict[str, Any], await self._drive(flow.control("POST", "/gc", headers=JSON, body=body)))
+
     async def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
         """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""
         params = {"tail": str(tail), "follow": str(follow).lower()}

@@ -151,6 +151,14 @@ class Client:
         path = f"/tokens/{quote(token, safe='')}"
         return cast(TokenView, self._drive(flow.control("DELETE", path)))
 
+    def gc(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> dict[str, Any]:
+        """What no revision uses any more: `items` of kind, name, title and size in bytes. Freed without `dry_run`.
+
+        `only`: the titles of those to free, as an earlier answer told them; None for all.
+        """
+        body = encoded({"dry_run": dry_run, **({} if only is None else {"only": [*only]})})
+        return cast(dict[str, Any], self._drive(flow.control("POST", "/gc", headers=JSON, body=body)))
+
     def logs(self, name: str, *, tail: int = 100, follow: bool = False) -> Generator[str, None, None]:
         """Lines, each with its replica's id before it; with `follow` those to come too. Asked for with the first."""
         params = {"tail": str(tail), "follow": str(follow).lower()}
