@@ -123,7 +123,7 @@ class Deployments:
     def check_known(self, name: str) -> None:
         """Raises NotFound."""
         if name not in self.under_way and name not in self.faults and self.entry(name) is None:
-            raise NotFound(f"no deployment is called {name!r}\nsee `bentoml deployment list`")
+            raise unknown(name)
 
     def fault(self, name: str) -> Fault | None:
         """Why the last deploy failed, where no other revision was made live since."""
@@ -295,6 +295,10 @@ class Deployments:
 
     def _note(self, name: str, kind: str, text: str) -> None:
         self._kept.note(endpoint_of(name), kind, text)
+
+
+def unknown(name: str) -> NotFound:
+    return NotFound(f"no deployment is called {name!r}\nsee `bentoml deployment list`")
 
 
 def free(host: str, port: int) -> bool:

@@ -16,7 +16,7 @@ from router.api.cloud.shapes import NAMESPACE, cluster, listing, resource, user
 from router.api.read import read_object
 from router.core.catalog import Registered
 from router.core.split import KINDS
-from router.shell.deployments import Deployments
+from router.shell.deployments import Deployments, unknown
 from torpor.errors import BadRequest, NotFound
 
 ROOT = "/api/v2/deployments"
@@ -107,7 +107,8 @@ class DeploymentRoutes:
         if (fault := self.deployments.fault(name)) is not None:
             return dict(fault.asked["body"])
         entry = self.deployments.entry(name)
-        assert entry is not None
+        if entry is None:
+            raise unknown(name)
         return {**configured(entry), "bento": entry.bento}
 
     def _view(self, name: str) -> dict[str, Any]:
