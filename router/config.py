@@ -58,6 +58,18 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
         None,
     ),
+    "environment_idle": (
+        "seconds that an environment's fork-server lives unused, with no replica or template of it; the next start "
+        "of one makes it again",
+        1,
+        604800,
+    ),
+    "otlp_endpoint": (
+        "URL of an OpenTelemetry collector, such as http://127.0.0.1:4318, which gets a span of each call (OTLP over "
+        "HTTP, from the extra `otel`); unset: none is made",
+        None,
+        None,
+    ),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
@@ -100,6 +112,8 @@ class Config:
     log_format: str = "text"
     ports_from: int = 7400
     respect_scaling_min: bool = False
+    environment_idle: float = 3600.0
+    otlp_endpoint: str | None = None
     memory: int | None = None
     settings: Settings = field(default_factory=Settings)
 
@@ -132,6 +146,7 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) ->
     if ("tls_cert" in values) != ("tls_key" in values):
         faults.append("tls_cert and tls_key have to be set both, or neither")
     faults += store_faults(values.get("store", ""), values.get("store_endpoint"))
+    faults += collector_faults(values.get("otlp_endpoint"))
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise InvalidConfig(f"the configuration has {len(faults)} fault(s):{lines}\nsee docs/config.md for all keys")
@@ -263,6 +278,12 @@ def store_faults(store: str, endpoint: str | None) -> list[str]:
     if endpoint is not None and not store:
         faults.append("store_endpoint is for a store in S3: set store = 's3://bucket/prefix' too")
     return faults
+
+
+def collector_faults(url: str | None) -> list[str]:
+    if url is None or re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        return []
+    return [f"otlp_endpoint = {url!r} has to be http://host:port or https://host:port"]
 
 
 def loopback(host: str) -> bool:

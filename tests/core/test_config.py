@@ -53,3 +53,14 @@ def test_a_deploys_settings_stand_over_the_defaults() -> None:
 
 def test_the_page_is_fresh() -> None:
     assert (ROOT / "docs" / "config.md").read_text() == page()
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "http://", "http://c:4318/v1?x=1"])
+def test_a_collector_that_is_no_url_of_http_is_a_fault(url: str) -> None:
+    with pytest.raises(InvalidConfig, match="otlp_endpoint = .* has to be http"):
+        load(None, {"TORPOR_OTLP_ENDPOINT": url}, {})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:4318", "https://collector/otlp", "http://c:4318/v1/traces"])
+def test_a_collector_is_a_url(url: str) -> None:
+    assert load(None, {"TORPOR_OTLP_ENDPOINT": url}, {}).otlp_endpoint == url
