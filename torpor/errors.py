@@ -54,6 +54,10 @@ class TorporError(Exception):
         self.retry_after = retry_after
         self.detail = detail or {}
 
+    def sentence(self) -> str:
+        """In one line, as BentoCloud's API tells it: its command line prints that behind the status."""
+        return self.message.replace("\n", "; ")
+
     def body(self) -> dict[str, Any]:
         """The JSON body outside /v1 and /v2: BentoML's `error` key, plus what the SDK needs to rebuild the class."""
         body: dict[str, Any] = {"error": self.message, "code": self.code, "retryable": self.retryable}

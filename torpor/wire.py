@@ -19,9 +19,14 @@ REQUEST_ID = "X-Request-Id"
 QUEUE_WITHIN = "X-Torpor-Queue-Within"  # seconds the caller is willing to stay parked
 TOKEN = "Authorization"  # Bearer <token>
 OWN_TOKEN = "X-Torpor-Token"  # <token>: for a call whose Authorization is the endpoint's own
+CLOUD_TOKEN = "X-YATAI-API-TOKEN"  # <token>: as the bentoml command line sends it
+HOLDER = "X-Torpor-Holder"  # SHA-256 of the token in hex: the router tells its control plane, callers cannot
 COLD_START = "X-Torpor-Cold-Start"  # "true" when this call waited for a start, else "false"
 SERVER_TIMING = "Server-Timing"  # phases in milliseconds: park, start, load, queue, infer, router
 ENDPOINT_STATE = "X-Torpor-State"
+
+# What speaks BentoCloud's API: its errors are one sentence of plain text.
+CLOUD_PATHS = ("/api/", "/ws/")
 
 # A token's text: `tp_` and 32 random bytes.
 TOKEN_TEXT = re.compile(rb"tp_[A-Za-z0-9_-]{43}")

@@ -12,13 +12,15 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
+from starlette.websockets import WebSocket, WebSocketClose
 
 import torpor
+from router.api.cloud.shapes import sentence
 from router.api.events import Events, defect
 from router.api.garbage import GarbageRoutes
 from router.api.guard import check_source
@@ -36,12 +38,13 @@ from router.shell.engine import Engine
 from router.shell.repositories import Repositories
 from router.shell.request import Tell
 from torpor.errors import NotFound, TorporError
-from torpor.wire import API, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
+from torpor.wire import API, CLOUD_PATHS, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
 
 log = logging.getLogger("torpor.api")
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # an endpoint's own 405 is not the router's
 
+REASON_MAX = 100  # characters of why a WebSocket is closed: a frame has room for 123 bytes
 FOLLOW_EVERY = 0.2  # seconds between two looks at a log that is followed
 
 
@@ -221,8 +224,16 @@ async def healthy(request: HTTPRequest) -> Response:
     return PlainTextResponse("\n")
 
 
-async def told(request: HTTPRequest, error: TorporError) -> Response:
-    return answer(error)
+async def told(request: HTTPConnection, error: TorporError) -> Response | None:
+    if isinstance(request, WebSocket):
+        await request.close(1008, error.sentence()[:REASON_MAX])
+        return None
+    return sentence(error) if of_cloud(request) else answer(error)
+
+
+def of_cloud(request: HTTPConnection) -> bool:
+    """Whether it speaks BentoCloud's API, whose errors are text."""
+    return request.url.path.startswith(CLOUD_PATHS)
 
 
 async def unrouted(request: HTTPRequest, error: HTTPException) -> Response:
@@ -230,9 +241,11 @@ async def unrouted(request: HTTPRequest, error: HTTPException) -> Response:
         f"{request.method} {request.url.path} is nothing that torpor answers\n"
         f"endpoints are called at /endpoints/<name>/..., the control plane is at {API}"
     )
+    if of_cloud(request):
+        return PlainTextResponse(missing.sentence(), error.status_code, error.headers)
     return JSONResponse(missing.body(), error.status_code, error.headers)
 
 
 async def unexpected(request: HTTPRequest, error: Exception) -> Response:
     log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return answer(defect())
+    return sentence(defect()) if of_cloud(request) else answer(defect())

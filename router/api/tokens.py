@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from router.api.read import read_object
-from router.core.tokens import Token
+from router.core.tokens import SCOPES, Token
 from router.shell.door import Door
 from router.shell.tokens import expiry
 from torpor.errors import BadRequest
@@ -34,7 +34,7 @@ class TokenRoutes:
         if not isinstance(name, str):
             raise BadRequest("`name` has to be a string\nname the token after who will hold it")
         if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-            raise BadRequest("`scopes` has to be a list of strings\nuse call, call:<endpoint> or admin")
+            raise BadRequest(f"`scopes` has to be a list of strings\nuse {SCOPES}")
         token, text = await self.door.tokens.create(name, scopes, expiry(body.get("expires_in")))
         self.door.look()
         return JSONResponse({**view(token), "token": text}, headers={"Cache-Control": "no-store"})

@@ -10,6 +10,14 @@ from torpor.wire import API, NAME
 
 ADMIN = "admin"  # everything
 CALL = "call"  # to call every endpoint; `call:<endpoint>`: that one
+CALL_ONE = f"{CALL}:"
+# The scopes of BentoCloud's API. What writes also reads; `api` is all four, and calling every endpoint.
+CLOUD = "api"
+READ_ORGANIZATION, WRITE_ORGANIZATION = "read_organization", "write_organization"
+READ_CLUSTER, WRITE_CLUSTER = "read_cluster", "write_cluster"
+_WRITERS = {READ_ORGANIZATION: WRITE_ORGANIZATION, READ_CLUSTER: WRITE_CLUSTER}
+_OF_CLOUD = frozenset((CLOUD, READ_ORGANIZATION, WRITE_ORGANIZATION, READ_CLUSTER, WRITE_CLUSTER))
+SCOPES = f"{CALL}, {CALL}:<endpoint>, {', '.join(sorted(_OF_CLOUD))} or {ADMIN}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 # What whoever may call an endpoint may read of it in the control plane: its view, where clients find its methods.
 _VIEW = re.compile(rb"%b/endpoints/([a-z0-9-]+)(?:\?.*)?" % API.encode())
@@ -32,8 +40,13 @@ class Token:
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
     def allows(self, needed: str) -> bool:
-        """Whether it may do what needs `admin` or `call:<endpoint>`."""
-        return ADMIN in self.scopes or needed in self.scopes or (needed != ADMIN and CALL in self.scopes)
+        """Whether it may do what needs the scope: `call:<endpoint>`, `admin`, or one of the API's."""
+        scopes = self.scopes
+        if ADMIN in scopes or needed in scopes:
+            return True
+        if needed.startswith(CALL_ONE):
+            return CALL in scopes or CLOUD in scopes
+        return (CLOUD in scopes and needed != ADMIN) or _WRITERS.get(needed) in scopes
 
 
 def viewed(method: bytes, path: bytes) -> str | None:
@@ -56,10 +69,11 @@ def check_name(name: str) -> str:
 
 def check_scopes(scopes: list[str]) -> tuple[str, ...]:
     """Raises BadRequest for none, and for what is no scope."""
-    wrong = [scope for scope in scopes if scope not in (ADMIN, CALL) and not _of_endpoint(scope)]
+    known = _OF_CLOUD | {ADMIN, CALL}
+    wrong = [scope for scope in scopes if scope not in known and not _of_endpoint(scope)]
     if wrong or not scopes:
         found = f"{wrong[0]!r} is no scope" if wrong else "a token without a scope may do nothing"
-        raise BadRequest(f"{found}\nuse call, call:<endpoint> or admin")
+        raise BadRequest(f"{found}\nuse {SCOPES}")
     return tuple(dict.fromkeys(scopes))
 
 

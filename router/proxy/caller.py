@@ -291,9 +291,8 @@ class Caller(asyncio.Protocol):
             self.transport.write(failed_events(error, exchange.path))
             self.finished()
             return
-        self.transport.write(
-            refusal(error, exchange.path, exchange.id, keep=self._keep, bodiless=head.method == b"HEAD")
-        )
+        shape = {"bodiless": head.method == b"HEAD", "control": self.proxy.of_control(head, self._port)}
+        self.transport.write(refusal(error, exchange.path, exchange.id, keep=self._keep, **shape))
         self.finished()
 
     def finished(self) -> None:

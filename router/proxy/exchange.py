@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from router.proxy.calls import Lease, Outcome, Target
 from router.proxy.chunks import LAST, chunk
 from router.proxy.head import CHUNKED, IDEMPOTENT, RequestHead
-from router.proxy.stamp import to_replica
+from router.proxy.stamp import to_replica, told_of
 from router.proxy.waking import WAKING, waking_head, wants_events
 from torpor.errors import CallTimeout, InternalError, Overloaded, ReplicaDied, ShuttingDown, TorporError
 
@@ -55,7 +55,8 @@ class Exchange:
         # What was or will be sent, head first; kept after the sending only while it may have to be sent again.
         path = head.path if target is None else target.path
         coded = self._coded(payload) if head.length == CHUNKED else payload
-        wire = to_replica(head, path, caller.forwarded, self.name, coded)
+        forwarded = caller.forwarded if self.target is not None else told_of(head, caller.forwarded)
+        wire = to_replica(head, path, forwarded, self.name, coded)
         self.sent = [wire]
         self.sent_bytes = len(wire)
         self.pieces: int  # writes to the replica

@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Final, TypeVar
 
-from torpor.wire import OWN_TOKEN, TOKEN_TEXT
+from torpor.wire import CLOUD_TOKEN, OWN_TOKEN, TOKEN_TEXT
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9110, 5.5: a value holds no control character but tab. RFC 9112, 5.1: no space before the colon.
@@ -40,6 +40,7 @@ OF_REQUEST: Final = _HOP | {
     b"x-torpor-queue-within": QUEUE,
     b"authorization": BEARER,
     OWN_TOKEN.lower().encode(): OURS,
+    CLOUD_TOKEN.lower().encode(): OURS,
     # Only the router may say who called.
     b"forwarded": DROP,
     b"x-forwarded-for": DROP,

@@ -60,11 +60,14 @@ class Proxy:
 
     def body_max(self, head: RequestHead, port: int | None) -> int:
         """Bytes that the request's body may have. The control plane bounds its own: a bento is larger than a call."""
+        return sys.maxsize if self.of_control(head, port) else self.limits.max_body_bytes
+
+    def of_control(self, head: RequestHead, port: int | None) -> bool:
+        """Whether a request is for the control plane, allowed or not."""
         try:
-            bounded = self.calls.resolve(head.path, head.host, port) is not None
+            return self.calls.resolve(head.path, head.host, port) is None
         except TorporError:  # it is told once its request is read
-            bounded = True
-        return self.limits.max_body_bytes if bounded else sys.maxsize
+            return False
 
     async def close(self, within: float) -> None:
         """Ends keep-alive, lets running exchanges end for `within` seconds, then breaks them off.

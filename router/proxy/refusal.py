@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from torpor.errors import TorporError, Unauthorized
-from torpor.wire import ENDPOINTS, REQUEST_ID, RETRY_AFTER_MAX
+from torpor.wire import CLOUD_PATHS, ENDPOINTS, REQUEST_ID, RETRY_AFTER_MAX
 
 _PREFIX: Final = re.compile(re.escape(ENDPOINTS.encode()) + rb"/[^/?]*")
+_SENTENCES: Final = tuple(prefix.encode() for prefix in CLOUD_PATHS)
 
 
 def _reason(status: int) -> str:
@@ -33,12 +34,17 @@ def shape(error: TorporError, path: bytes) -> dict[str, Any]:
     return error.body()
 
 
-def refusal(error: TorporError, path: bytes, request_id: str, *, keep: bool, bodiless: bool) -> bytes:
-    """The whole answer. `bodiless`: the request was HEAD."""
-    body = json.dumps(shape(error, path)).encode()
+def refusal(
+    error: TorporError, path: bytes, request_id: str, *, keep: bool, bodiless: bool, control: bool = False
+) -> bytes:
+    """The whole answer. `bodiless`: the request was HEAD; `control`: it was for the control plane, of which a part
+    speaks BentoCloud's API.
+    """
+    plain = control and path.startswith(_SENTENCES)
+    body = (error.sentence() if plain else json.dumps(shape(error, path))).encode()
     lines = [
         f"HTTP/1.1 {error.status} {_reason(error.status)}",
-        "Content-Type: application/json",
+        "Content-Type: text/plain; charset=utf-8" if plain else "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         f"{REQUEST_ID}: {request_id}",
         "Connection: keep-alive" if keep else "Connection: close",

@@ -8,7 +8,9 @@ from typing import Final
 from router.proxy.answer import AnswerHead
 from router.proxy.calls import Lease
 from router.proxy.head import CHUNKED, RequestHead
+from torpor.wire import HOLDER
 
+_HOLDER: Final = HOLDER.encode() + b": "
 _PHASE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _COLD: Final = b"\r\nX-Torpor-Cold-Start: true\r\nX-Request-Id: "
 _WARM: Final = b"\r\nX-Torpor-Cold-Start: false\r\nX-Request-Id: "
@@ -24,6 +26,13 @@ def to_replica(head: RequestHead, path: bytes, forwarded: bytes, call_id: bytes,
         head.opening = _opening(head, path, forwarded)
         head.opening_for = (path, forwarded)
     return b"".join((head.opening, call_id, b"\r\n\r\n", payload))
+
+
+def told_of(head: RequestHead, forwarded: bytes) -> bytes:
+    """`forwarded` for the control plane, which is told whose token it was; lines of that name are not taken from
+    callers.
+    """
+    return b"%b%b\r\n%b" % (_HOLDER, head.token.hex().encode(), forwarded) if head.token else forwarded
 
 
 def _opening(head: RequestHead, path: bytes, forwarded: bytes) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from router.core.catalog import Catalog
+from router.core.cloud import EVERYBODY, Scopes, scopes_for
+from router.core.split import endpoint_of
 from router.core.tokens import ADMIN, CALL, Token, viewed
 from router.proxy.calls import Calls, Target
 from router.proxy.head import RequestHead
@@ -43,19 +45,18 @@ class Door:
             self._proxy.door = self if self.asks else None
 
     def admit(self, head: RequestHead, port: int | None) -> Target | None:
-        """1 the router's health is everybody's; 2 the token must be known, 3 its address too, 4 its scope enough."""
-        if head.path in HEALTH and self._catalog.resolve(head.path, head.host, port) is None:  # 1
-            return None
-        token = self._holder(head.token)  # 2
+        """Where the request goes, once 1 its token is known and 2 its scope enough: for a call, and for what else
+        the control plane answers. 3 What is everybody's needs none.
+        """
         try:
-            target = self._calls.resolve(head.path, head.host, port)  # 3
-        except EndpointNotFound as error:
-            check(token, f"{CALL}:{error.detail.get('name', '')}")  # else it could find out which endpoints there are
+            target = self._calls.resolve(head.path, head.host, port)
+        except EndpointNotFound as error:  # else it could find out which endpoints there are
+            check(self._holder(head.token), f"{CALL}:{error.detail.get('name', '')}")
             raise
-        if target is not None and target.endpoint:  # 4
-            check(token, f"{CALL}:{target.endpoint}")
-        else:
-            check(token, self._needed(head, port))
+        if target is not None and target.endpoint:
+            check(self._holder(head.token), f"{CALL}:{endpoint_of(target.endpoint)}")
+        elif (needed := self._needed(head, port)) is not EVERYBODY:  # 3
+            check(self._holder(head.token), *needed)
         return target
 
     def _holder(self, digest: bytes) -> Token:
@@ -69,17 +70,24 @@ class Door:
             raise Unauthorized("the token is unknown, revoked or over\nget another: `torpor tokens create`")
         return token
 
-    def _needed(self, head: RequestHead, port: int | None) -> str:
-        """The scope for what the control plane answers: quiet reads are calls, and so is the view of an endpoint."""
+    def _needed(self, head: RequestHead, port: int | None) -> Scopes:
+        """For what the control plane answers: 1 quiet reads are calls, 2 its health is everybody's, and so are its
+        pages, which ask by themselves, 3 the view of an endpoint is for its callers.
+        """
         address = self._catalog.resolve(head.path, head.host, port)
-        name = viewed(head.method, head.path) if address is None else address.endpoint
-        return ADMIN if name is None else f"{CALL}:{name}"
+        if address is not None:  # 1
+            return (f"{CALL}:{endpoint_of(address.endpoint)}",)
+        of_cloud = EVERYBODY if head.path in HEALTH else scopes_for(head.method, head.path)  # 2
+        if of_cloud is not None:
+            return of_cloud
+        name = viewed(head.method, head.path)  # 3
+        return (ADMIN if name is None else f"{CALL}:{name}",)
 
 
-def check(token: Token, needed: str) -> None:
-    """Raises Forbidden with the scope that is lacking."""
-    if not token.allows(needed):
+def check(token: Token, *needed: str) -> None:
+    """One scope of those is enough. Raises Forbidden with what is lacking."""
+    if not any(token.allows(each) for each in needed):
         raise Forbidden(
             f"the token {token.name!r} may not do this: its scope is {', '.join(token.scopes)}\n"
-            f"use one with the scope {needed}: `torpor tokens create`"
+            f"use one with the scope {' or '.join(needed)}: `torpor tokens create`"
         )

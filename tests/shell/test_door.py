@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -270,6 +271,52 @@ def test_the_store_has_the_digest_and_the_last_use_and_never_the_text() -> None:
         assert [each.last_used_at for each in tokens.all()] == [7.0]
 
     asyncio.run(scenario())
+
+
+def test_the_token_of_the_bentoml_command_line_is_ours_and_its_refusals_are_sentences() -> None:
+    async def scenario() -> None:
+        async with guarded() as g:
+            text = (await g.made("read_cluster")).rpartition(" ")[2]
+            listed = f"GET /api/v2/deployments HTTP/1.1\r\nHost: t\r\nX-YATAI-API-TOKEN: {text}\r\n"
+            forged = f"{listed}X-Torpor-Holder: 00\r\n\r\n"
+            assert (await g.on.ask(forged.encode())).status == 200
+            seen = g.on.control.requests[0].headers
+            assert "x-yatai-api-token" not in seen
+            assert seen["x-torpor-holder"] == hashlib.sha256(text.encode()).hexdigest()
+            forbidden = await g.on.ask(f"{listed.replace('GET', 'POST')}\r\n".encode())
+            assert (forbidden.status, forbidden.headers["content-type"]) == (403, "text/plain; charset=utf-8")
+            assert forbidden.body.startswith(b"the token 't0' may not do this: its scope is read_cluster; use one")
+            unknown = await g.on.ask(f"{listed.replace(text, 'wrong')}\r\n".encode())
+            assert (unknown.status, unknown.body[:28]) == (401, b"the token is unknown, revoke")
+            elsewhere = await g.on.ask(f"{listed.replace('/api/v2', '/torpor/v1')}\r\n".encode())
+            assert (elsewhere.status, elsewhere.headers["content-type"]) == (403, "application/json")
+
+    play(scenario)
+
+
+def test_an_endpoint_has_paths_like_the_apis_and_sees_no_token() -> None:
+    async def scenario() -> None:
+        async with guarded() as g:
+            text = (await g.made("call:e")).rpartition(" ")[2]
+            own = "GET /api/v1/x HTTP/1.1\r\nHost: t\r\n"
+            assert await g.status(own, f"X-YATAI-API-TOKEN: {text}", port=g.on.own_port) == 200
+            assert not {"x-yatai-api-token", "x-torpor-holder"} & set(g.on.upstream.requests[0].headers)
+            line = await g.on.caller(g.on.own_port)
+            await line.send(f"{own}\r\n".encode())
+            assert (await line.message()).headers["content-type"] == "application/json"
+            await line.close()
+
+    play(scenario)
+
+
+def test_pages_and_the_browsers_login_ask_by_themselves() -> None:
+    async def scenario() -> None:
+        async with guarded() as g:
+            paths = ("/login", "/api_tokens?code=x", "/deployments/e", "/api/v1/auth/code", "/api/v1/auth/token?code=x")
+            assert [await g.status(f"GET {path} HTTP/1.1\r\nHost: t\r\n") for path in paths] == [200] * 5
+            assert await g.status("GET /api/v1/auth/current HTTP/1.1\r\nHost: t\r\n") == 401
+
+    play(scenario)
 
 
 def test_a_name_is_one_tokens_until_it_is_revoked() -> None:

@@ -91,7 +91,7 @@ def tokens() -> None:
 
 @tokens.command()
 @click.argument("name")
-@click.option("--scope", multiple=True, required=True, help="call, call:<endpoint> or admin; may be repeated.")
+@click.option("--scope", multiple=True, required=True, help="call, call:<endpoint>, api or admin; may be repeated.")
 @click.option("--expires", callback=seconds, metavar="TIME", help="When it ends, such as 90d or 12h; else never.")
 @DATA
 @AS_JSON

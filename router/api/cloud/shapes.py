@@ -89,4 +89,4 @@ def whole(request: Request, name: str, default: int) -> int:
 
 def sentence(error: TorporError) -> Response:
     """An error as the command line prints it: behind `request failed with status code N:`."""
-    return PlainTextResponse(error.message.replace("\n", "; "), error.status)
+    return PlainTextResponse(error.sentence(), error.status)
