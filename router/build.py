@@ -66,6 +66,7 @@ log = logging.getLogger("torpor.router")
 WARMED = 50  # endpoints, those called last, whose packages are imported when the router starts
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
 LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
+REST_EVERY = 60.0  # seconds between two looks for fork-servers that nobody uses, less where they may be idle for less
 CONTROL = "control.sock"
 
 Tell = Callable[[str], None]
@@ -147,7 +148,7 @@ class Router:
         ports = [each.settings.port for each in (*catalog.endpoints.values(), *catalog.terminated.values())]
         await self.listeners.reopen(port for port in ports if port is not None)
         gauge = Gauge(self.engine, self.launcher, memory)
-        for care in (self.listeners.retry, self._warm, self._count, self._bound_logs, gauge.run):
+        for care in (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, gauge.run):
             tasks.start_soon(care)
         started(url)
 
@@ -183,6 +184,7 @@ class Router:
             domain=self.config.domain,
             data=str(self.config.data),
             started_at=self.started_at,
+            archive=self.store,
             cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.pushed, taken),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
@@ -246,6 +248,12 @@ class Router:
         while True:
             await asyncio.to_thread(self.logs.bound)
             await asyncio.sleep(LOGS_EVERY)
+
+    async def _rest(self) -> None:
+        unused = self.config.environment_idle
+        while True:
+            await asyncio.sleep(min(REST_EVERY, unused / 4))
+            await self.launcher.rest(unused)
 
     async def _shut_down(self, proxy: Proxy) -> None:
         """Law 9: nobody new, refuse the queue, drain, stop."""

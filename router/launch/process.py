@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import shutil
 import signal
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from anyio import CancelScope
 
 from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
 from router.disk import disk
@@ -23,6 +28,8 @@ from router.launch.machine import memory, share
 from router.launch.orphans import forget, reap, remember, signal_group
 from router.launch.template import Template
 from router.shell.plan import Plan
+
+log = logging.getLogger("torpor.launcher")
 
 BACKLOG = 1024
 SHOWN = 40  # log lines that travel with a failed start: the whole stack of one that a signal killed
@@ -51,12 +58,15 @@ class Forked:
 class ProcessLauncher:
     """Implements the engine's `Launcher`. `folder` holds run files, logs and the endpoints' own state."""
 
-    def __init__(self, folder: Path, logs: Logs) -> None:
+    def __init__(self, folder: Path, logs: Logs, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._run = folder / "run"
         self._logs = logs
+        self._clock = clock
         self._servers: dict[Path, ForkServer] = {}
         self._spawning: dict[Path, asyncio.Lock] = {}
+        self._wanted: Counter[Path] = Counter()  # who waits for a fork-server
+        self._used: dict[Path, float] = {}  # when one was last wanted, or had a replica or template
         self._replicas: dict[str, Forked] = {}
         self._templates: dict[str, Template] = {}
         self._dropped: set[str] = set()  # templates that were given up before they were made
@@ -175,10 +185,34 @@ class ProcessLauncher:
 
     # One fork-server an environment
 
+    async def rest(self, unused: float) -> None:
+        """Ends the fork-servers that had nothing to do for so many seconds; the next start of one makes it again."""
+        now = self._clock()
+        for python, server in list(self._servers.items()):
+            if self._wanted[python] or self._parent(server):
+                self._used[python] = now
+            elif (idle := now - self._used[python]) >= unused:
+                del self._servers[python]
+                with CancelScope(shield=True):  # a router that ends meanwhile waits for it too
+                    await server.close()
+                forget(self._run, f"forkserver-{server.pid}")
+                log.info("ended the fork-server of %s, unused for %.0f s", python, idle)
+
+    def _parent(self, server: ForkServer) -> bool:
+        """Whether anything that it forked runs. What a template forked ends before it does."""
+        return any(f.server is server for f in self._replicas.values()) or any(
+            t.parent is server for t in self._templates.values()
+        )
+
     async def _prepared(self, plan: Plan) -> ForkServer:
-        server = await self._server(plan.python)
-        await server.preload(plan.modules)
-        return server
+        self._wanted[plan.python] += 1
+        try:
+            server = await self._server(plan.python)
+            await server.preload(plan.modules)
+            return server
+        finally:
+            self._wanted[plan.python] -= 1
+            self._used[plan.python] = self._clock()
 
     async def _server(self, python: Path) -> ForkServer:
         async with self._spawning.setdefault(python, asyncio.Lock()):

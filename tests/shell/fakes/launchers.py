@@ -118,7 +118,8 @@ class RealStage:
         self.folder = folder / ("deep" * 30)
         (self.folder / "src").mkdir(parents=True)
         (self.folder / "src" / "service.py").write_text(SERVICE)
-        self.launcher = ProcessLauncher(self.folder, Logs(self.folder / "logs"))
+        self.now = 0.0  # the launcher's clock
+        self.launcher = ProcessLauncher(self.folder, Logs(self.folder / "logs"), lambda: self.now)
 
     def plan(self, kind: str, **rest: Any) -> Plan:
         python = Path(sys.executable)
