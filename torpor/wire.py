@@ -21,12 +21,15 @@ TOKEN = "Authorization"  # Bearer <token>
 OWN_TOKEN = "X-Torpor-Token"  # <token>: for a call whose Authorization is the endpoint's own
 CLOUD_TOKEN = "X-YATAI-API-TOKEN"  # <token>: as the bentoml command line sends it
 HOLDER = "X-Torpor-Holder"  # SHA-256 of the token in hex: the router tells its control plane, callers cannot
+SESSION = "X-Torpor-Session"  # likewise, of a browser's session
 COLD_START = "X-Torpor-Cold-Start"  # "true" when this call waited for a start, else "false"
 SERVER_TIMING = "Server-Timing"  # phases in milliseconds: park, start, load, queue, infer, router
 ENDPOINT_STATE = "X-Torpor-State"
 
 # What speaks BentoCloud's API: its errors are one sentence of plain text.
 CLOUD_PATHS = ("/api/", "/ws/")
+
+SESSION_COOKIE = "torpor_session"
 
 # A token's text: `tp_` and 32 random bytes.
 TOKEN_TEXT = re.compile(rb"tp_[A-Za-z0-9_-]{43}")
@@ -53,6 +56,7 @@ class EndpointState(StrEnum):
     AWAKE = "awake"
     FALLING_ASLEEP = "falling asleep"
     FAILED = "failed"  # the last start failed; a call tries again
+    TERMINATED = "terminated"  # kept, and not on the air: `torpor start`
 
 
 class ReplicaView(TypedDict):
@@ -73,6 +77,48 @@ class TemplateView(TypedDict):
     id: str
     state: str  # loading, kept, ending
     memory: int  # bytes, PSS
+
+
+class RuleView(TypedDict):
+    """How calls come to a variant: `docs/protocols.md`, "Variants"."""
+
+    kind: str  # random, header, query, address, shadow
+    by: str  # the header or the query's key
+    weight: int  # percent
+
+
+class VariantView(TypedDict):
+    """A revision beside the live one."""
+
+    name: str
+    revision: int
+    bento: str
+    rule: RuleView
+    state: str  # as an endpoint's
+    url: str  # http://host:port/endpoints/<name>~<variant>
+    calls: int  # since the router has started, or the variant was made
+
+
+class RevisionView(TypedDict):
+    """One revision of an endpoint: `GET /torpor/v1/endpoints/<name>/revisions`."""
+
+    number: int
+    bento: str
+    created_at: float
+    creator: str  # the name of the token that deployed it, "" where none was asked for
+    state: list[str]  # live or terminated, and names of variants
+    env: list[str]  # names of the variables: values may be secret
+    secrets: list[str]
+    access: bool | None
+    settings: dict[str, Any]  # those that differ from the platform's
+
+
+class EventView(TypedDict):
+    """A line of an endpoint's history."""
+
+    at: float  # seconds since the epoch
+    kind: str
+    text: str
 
 
 class EndpointView(TypedDict):
@@ -97,6 +143,10 @@ class EndpointView(TypedDict):
     learned: dict[str, Any]  # modules to preload, start times, provider
     schema: dict[str, Any]
     last_error: str | None
+    variants: list[VariantView]
+    access: bool | None  # whether its callers need a token, None: what the platform says
+    secrets: list[str]  # names
+    terminated: bool
 
 
 class TokenView(TypedDict):

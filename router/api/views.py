@@ -6,10 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from router.core.catalog import Registered
+from router.core.catalog import Registered, Revision
 from router.core.line import Line, Replica, Template
+from router.core.settings import Settings
+from router.core.split import Variant, line_of
 from router.shell.engine import Engine
-from torpor.wire import ENDPOINTS, EndpointState, EndpointView, ReplicaView, State, TemplateView
+from torpor.wire import (
+    ENDPOINTS,
+    EndpointState,
+    EndpointView,
+    ReplicaView,
+    RevisionView,
+    RuleView,
+    State,
+    TemplateView,
+    VariantView,
+)
 
 
 class Views:
@@ -25,14 +37,15 @@ class Views:
         self._epoch = time.time() - time.monotonic()
 
     def endpoint(self, name: str) -> EndpointView:
-        """Raises EndpointNotFound."""
-        entry = self._engine.catalog.named(name)
+        """Of one that is terminated too; a variant's by its line. Raises EndpointNotFound."""
+        catalog = self._engine.catalog
+        entry = catalog.terminated.get(name) or catalog.named(name)
         line = self._engine.schedule.lines.get(name)
         replicas = [self._replica(r) for r in line.replicas.values() if r.state is not State.STOPPED] if line else []
         port = entry.settings.port
         return EndpointView(
             name=name,
-            state=state_of(line),
+            state=str(EndpointState.TERMINATED) if entry.terminated else state_of(line),
             revision=entry.revision,
             bento=entry.bento,
             url=f"{self._url}{ENDPOINTS}/{name}",
@@ -54,6 +67,10 @@ class Views:
             },
             schema=entry.learned.schema,
             last_error=line.error.message if line and line.error else self._port_fault(port),
+            variants=[self._variant(name, variant) for variant in catalog.variants.get(name, ())],
+            access=entry.access,
+            secrets=list(entry.secrets),
+            terminated=entry.terminated,
         )
 
     def address(self, name: str, port: int | None) -> str:
@@ -65,7 +82,21 @@ class Views:
         return f"{scheme}://{host}:{port or main}"
 
     def all(self) -> list[EndpointView]:
-        return [self.endpoint(name) for name in sorted(self._engine.catalog.endpoints)]
+        return [self.endpoint(n) for n in sorted((*self._engine.catalog.endpoints, *self._engine.catalog.terminated))]
+
+    def _variant(self, name: str, variant: Variant) -> VariantView:
+        run_as = line_of(name, variant.name)
+        line = self._engine.schedule.lines.get(run_as)
+        rule = variant.rule
+        return VariantView(
+            name=variant.name,
+            revision=variant.revision,
+            bento=self._engine.catalog.beside[run_as].bento,
+            rule=RuleView(kind=rule.kind, by=rule.by, weight=rule.weight),
+            state=state_of(line),
+            url=f"{self._url}{ENDPOINTS}/{run_as}",
+            calls=line.calls if line else 0,
+        )
 
     def _last_call(self, entry: Registered, line: Line | None) -> float | None:
         return self._epoch + line.last_call if line and line.last_call is not None else entry.last_call_at
@@ -100,6 +131,21 @@ def state_of(line: Line | None) -> str:
 def template_view(template: Template) -> TemplateView:
     state = "ending" if template.ending else "kept" if template.kept else "loading"
     return TemplateView(id=template.id, state=state, memory=template.memory)
+
+
+def revision_view(revision: Revision, state: list[str], defaults: Settings) -> RevisionView:
+    settings = {name: getattr(revision.settings, name) for name in defaults.__slots__}
+    return RevisionView(
+        number=revision.number,
+        bento=revision.bento,
+        created_at=revision.created_at,
+        creator=revision.creator,
+        state=state,
+        env=sorted(revision.env),
+        secrets=list(revision.spec.get("secrets") or ()),
+        access=revision.spec.get("access"),
+        settings={name: value for name, value in settings.items() if value != getattr(defaults, name)},
+    )
 
 
 def settings_view(entry: Registered) -> dict[str, Any]:

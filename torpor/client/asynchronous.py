@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import quote
 
 import httpx
@@ -27,10 +27,10 @@ from torpor.client.connection import (
     session,
     translated,
 )
-from torpor.client.flow import Answer, Ask, Flow, Wait
+from torpor.client.flow import Answer, Ask, Deploy, Flow, Tell, Wait
 from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
-from torpor.wire import API, EndpointView, MadeToken, TokenView
+from torpor.wire import API, EndpointView, EventView, MadeToken, RevisionView, RuleView, TokenView
 
 T = TypeVar("T")
 
@@ -104,21 +104,15 @@ class AsyncClient:
         """Returns when the endpoint is gone and its calls are drained: what it was."""
         return cast(EndpointView, await self._drive(flow.control("DELETE", flow.of(name))))
 
-    async def deploy(
-        self,
-        source: str | Path,
-        name: str,
-        *,
-        env: Mapping[str, str] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        tell: Callable[[str, str], None] = lambda phase, detail: None,
-    ) -> EndpointView:
+    async def deploy(self, source: str | Path, name: str, **options: Unpack[Deploy]) -> EndpointView:
         """Builds a service folder or `module:Class` (or takes a built bento's tag), uploads it, and deploys it.
 
-        Returns when one start has succeeded; a deploy that fails leaves what was there before. `tell` hears the
-        phases. Raises InvalidService, ModelNotFound, InvalidConfig (settings), BadRequest, StartFailed, StartTimeout.
+        `options` are those of `torpor.client.flow.Deploy`. Returns when one start has succeeded; a deploy that fails
+        leaves what was there before. Raises InvalidService, ModelNotFound, InvalidConfig (settings), BadRequest,
+        NotFound (a secret; with `variant`, the endpoint), StartFailed, StartTimeout.
         """
         flow.deployable(name)
+        tell = options.get("tell", flow.unheard)
         await self.status()  # a platform that is not there is no reason to build for seconds
         tell("building", str(source))
         bento = await asyncio.to_thread(build, source)
@@ -126,14 +120,51 @@ class AsyncClient:
         if (await self._once(Ask("GET", path))).status == 404:
             tell("uploading", bento.tag)
             flow.checked(await self._once(Ask("PUT", path, body=packed(bento.folder))))
-        body = {"name": name, "bento": bento.tag, "env": dict(env or {}), "settings": dict(settings or {})}
-        async with self._opened(Ask("POST", f"{API}/endpoints", headers=JSON, body=encoded(body))) as response:
-            async for line in response.aiter_lines():
-                event = deployed(line)
-                if event["event"] == "deployed":
-                    return cast(EndpointView, event["endpoint"])
-                tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
-        raise cut_off()
+        return await self._changed("/endpoints", flow.deploy_body(name, bento.tag, options), tell)
+
+    async def history(self, name: str) -> Sequence[RevisionView]:
+        """Its revisions, newest first. Raises EndpointNotFound."""
+        answer = await self._drive(flow.control("GET", flow.of(name, "/revisions")))
+        return cast(Sequence[RevisionView], answer["revisions"])
+
+    async def events(self, name: str, *, limit: int = 100) -> Sequence[EventView]:
+        """The last lines of its history, oldest first. Raises EndpointNotFound."""
+        ask = flow.control("GET", flow.of(name, "/events"), params={"limit": str(limit)})
+        return cast(Sequence[EventView], (await self._drive(ask))["events"])
+
+    async def rollback(self, name: str, revision: int | None = None, *, tell: Tell = flow.unheard) -> EndpointView:
+        """Goes back to a revision, None: to the one that was live before. Returns when it has been started and is live.
+
+        Raises EndpointNotFound, NotFound, Conflict (it is live), StartFailed, StartTimeout: then nothing has changed.
+        """
+        return await self._changed(flow.of(name, "/rollback"), {"revision": revision}, tell)
+
+    async def promote(self, name: str, variant: str = "canary", *, tell: Tell = flow.unheard) -> EndpointView:
+        """Makes a variant's revision the live one; a named environment stays, a canary has ended. Raises as
+        `rollback`.
+        """
+        return await self._changed(flow.of(name, "/promote"), {"variant": variant}, tell)
+
+    async def start(self, name: str, *, tell: Tell = flow.unheard) -> EndpointView:
+        """Puts a terminated endpoint back on the air, with the revision that was live. Raises as `rollback`."""
+        return await self._changed(flow.of(name, "/start"), {}, tell)
+
+    async def terminate(self, name: str) -> EndpointView:
+        """Takes an endpoint off the air and keeps it; returns when its calls are drained. Its variants have ended."""
+        return cast(EndpointView, await self._drive(flow.control("POST", flow.of(name, "/terminate"))))
+
+    async def vary(self, name: str, variant: str, rule: RuleView | None) -> EndpointView:
+        """Gives a variant another rule; None ends it, which returns when its calls are drained.
+
+        Raises EndpointNotFound, NotFound, BadRequest.
+        """
+        path = flow.of(name, f"/variants/{quote(variant, safe='')}")
+        ask = (
+            flow.control("DELETE", path)
+            if rule is None
+            else flow.control("PUT", path, headers=JSON, body=encoded(rule))
+        )
+        return cast(EndpointView, await self._drive(ask))
 
     async def tokens(self) -> Sequence[TokenView]:
         """All tokens, oldest first, those that are over too; their texts are known to nobody."""
@@ -167,6 +198,16 @@ class AsyncClient:
         async with self._opened(ask) as response:
             async for line in response.aiter_lines():
                 yield line
+
+    async def _changed(self, path: str, body: Any, tell: Tell) -> EndpointView:
+        """What a change of an endpoint has made of it, its events told as they come."""
+        async with self._opened(Ask("POST", API + path, headers=JSON, body=encoded(body))) as response:
+            async for line in response.aiter_lines():
+                event = deployed(line)
+                if event["event"] == "deployed":
+                    return cast(EndpointView, event["endpoint"])
+                tell(event.get("phase", event["event"]), event.get("detail", event.get("line", "")))
+        raise cut_off()
 
     async def _call(self, method: Method, ask: Ask, within: float, own_patience: bool) -> Any:
         return method.value(await self._drive(flow.patient(ask, within, own_patience), within))

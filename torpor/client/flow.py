@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypedDict, TypeVar
 
 from torpor.errors import (
     BadAnswer,
@@ -20,7 +20,7 @@ from torpor.errors import (
     TorporError,
     from_body,
 )
-from torpor.wire import API, NAME
+from torpor.wire import API, NAME, RuleView
 
 T = TypeVar("T")
 
@@ -74,6 +74,33 @@ class Answer:
 
 
 Flow = Generator[Ask | Wait, Answer, T]
+Tell = Callable[[str, str], None]  # hears a phase and its detail; of the phase "log", a line
+
+
+class Deploy(TypedDict, total=False):
+    """What a deploy may say beside what is deployed, and where.
+
+    `env`: variables of the replicas. `settings`: see docs/config.md. `secrets`: names of secrets of the platform.
+    `access`: whether callers need a token; None: as the platform asks. `variant`: leave the live revision as it is and
+    put this one beside it, by `rule`; without one it has an address of its own. `tell` hears the phases.
+    """
+
+    env: Mapping[str, str]
+    settings: Mapping[str, Any]
+    secrets: Sequence[str]
+    access: bool | None
+    variant: str
+    rule: RuleView | None
+    tell: Tell
+
+
+def unheard(phase: str, detail: str) -> None:
+    """A `Tell` that nobody listens to."""
+
+
+def deploy_body(name: str, bento: str, options: Deploy) -> dict[str, Any]:
+    given = {key: value for key, value in options.items() if key != "tell"}
+    return {"name": name, "bento": bento, **given}
 
 
 def control(method: str, path: str, **rest: Any) -> Flow[Any]:
@@ -83,8 +110,11 @@ def control(method: str, path: str, **rest: Any) -> Flow[Any]:
 
 
 def of(name: str, rest: str = "") -> str:
-    """The control plane's path of an endpoint. Raises EndpointNotFound for what can be no endpoint's name."""
-    if not NAME.fullmatch(name):
+    """The control plane's path of an endpoint, or of a variant as `<endpoint>~<variant>`.
+
+    Raises EndpointNotFound for what can be no name.
+    """
+    if not all(NAME.fullmatch(part) for part in name.split("~", 1)):
         raise EndpointNotFound(f"no endpoint is called {name!r}\nsee `torpor ls` for those that are")
     return f"/endpoints/{name}{rest}"
 

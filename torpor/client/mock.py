@@ -18,7 +18,7 @@ import torpor
 from torpor.client.connection import later
 from torpor.client.payload import encoded
 from torpor.errors import EndpointNotFound, NotFound, TorporError
-from torpor.wire import API, COLD_START, ENDPOINTS, EndpointState, EndpointView
+from torpor.wire import API, COLD_START, ENDPOINTS, EndpointState, EndpointView, EventView, RevisionView
 
 Function = Callable[..., Any]
 
@@ -28,8 +28,13 @@ MOCKED = (
     ("DELETE", "endpoints", ""),
     ("POST", "endpoints", "wake"),
     ("POST", "endpoints", "sleep"),
+    ("POST", "endpoints", "terminate"),
+    ("POST", "endpoints", "start"),
     ("GET", "endpoints", "logs"),
+    ("GET", "endpoints", "revisions"),
+    ("GET", "endpoints", "events"),
 )
+SOON = {"wake": EndpointState.AWAKE, "sleep": EndpointState.ASLEEP, "start": EndpointState.ASLEEP}
 
 
 class MockTransport(httpx.MockTransport):
@@ -40,8 +45,9 @@ class MockTransport(httpx.MockTransport):
     error that the client raises again; any other exception goes through to the test. A first parameter that is
     positional-only is the whole body, as in BentoML.
 
-    `calls` lists (endpoint, method, arguments by name). Endpoints sleep, wake and are deleted; the first call after a
-    sleep is a cold start. Deploys are not mocked.
+    `calls` lists (endpoint, method, arguments by name). Endpoints sleep, wake, are terminated, started and deleted; the
+    first call after a sleep is a cold start. Each has one revision: deploys, and what goes from one revision to
+    another, are not mocked.
     """
 
     def __init__(self, endpoints: Mapping[str, Mapping[str, Function]]) -> None:
@@ -72,16 +78,18 @@ class MockTransport(httpx.MockTransport):
         if asked not in MOCKED or any(more):
             raise NotFound(f"{request.method} {path} is not mocked\ntest it against `torpor up`")
         found = self._view(name)
-        if action == "logs":
-            return httpx.Response(200, text="")
+        if action in ("logs", "revisions", "events"):
+            return read(found, action)
         if request.method == "DELETE":
             del self._views[name], self._endpoints[name]
         elif action:
-            found["state"] = str(EndpointState.AWAKE if action == "wake" else EndpointState.ASLEEP)
+            changed(found, action)
+        if action == "start":
+            return httpx.Response(200, json={"event": "deployed", "endpoint": found})
         return answered(found)
 
     def _called(self, request: httpx.Request, name: str, method: str) -> httpx.Response:
-        found = self._view(name)
+        found = on_the_air(self._view(name))
         function = self._endpoints[name].get(method)
         if function is None:
             raise NotFound(f"{name} has no method {method!r}\nthe MockTransport has {sorted(self._endpoints[name])}")
@@ -98,6 +106,44 @@ class MockTransport(httpx.MockTransport):
         if name not in self._views:
             raise EndpointNotFound(f"no endpoint is called {name!r}\nthe MockTransport has {sorted(self._views)}")
         return self._views[name]
+
+
+def on_the_air(found: EndpointView) -> EndpointView:
+    """Raises EndpointNotFound for one that is terminated."""
+    if found["terminated"]:
+        name = found["name"]
+        raise EndpointNotFound(f"endpoint {name!r} is terminated\nits owner starts it again: torpor start {name}")
+    return found
+
+
+def changed(found: EndpointView, action: str) -> None:
+    """Waking, sleeping, terminating and starting, as the view tells it afterwards."""
+    if action in ("wake", "sleep"):
+        on_the_air(found)
+    if action in ("terminate", "start"):
+        found["terminated"] = action == "terminate"
+    found["state"] = str(SOON.get(action, EndpointState.TERMINATED))
+
+
+def read(found: EndpointView, what: str) -> httpx.Response:
+    """Its logs, of which there are none, its one revision, and its one event."""
+    if what == "logs":
+        return httpx.Response(200, text="")
+    number, at = found["revision"], found["created_at"]
+    if what == "events":
+        return answered({"events": [EventView(at=at, kind="deployed", text=f"revision {number} is live")]})
+    revision = RevisionView(
+        number=number,
+        bento=found["bento"],
+        created_at=at,
+        creator="",
+        state=["terminated" if found["terminated"] else "live"],
+        env=[],
+        secrets=[],
+        access=None,
+        settings={},
+    )
+    return answered({"revisions": [revision]})
 
 
 class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -191,6 +237,10 @@ def view(name: str, functions: Mapping[str, Function]) -> EndpointView:
         learned={"modules": [], "facts": {}, "phases": {}},
         schema={"routes": [route(each, function) for each, function in functions.items()]},
         last_error=None,
+        variants=[],
+        access=None,
+        secrets=[],
+        terminated=False,
     )
 
 
