@@ -21,11 +21,12 @@ from starlette.websockets import WebSocket, WebSocketClose
 
 import torpor
 from router.api.cloud.shapes import sentence
-from router.api.events import Events, defect
+from router.api.events import defect
 from router.api.garbage import GarbageRoutes
 from router.api.guard import check_source
 from router.api.metrics import MEDIA_TYPE, Metrics
-from router.api.read import read_deploy, read_flag, read_object, read_tail
+from router.api.read import read_flag, read_tail
+from router.api.revisions import Archive, RevisionRoutes
 from router.api.tokens import TokenRoutes
 from router.api.views import Views
 from router.core.settings import Settings
@@ -36,7 +37,6 @@ from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.repositories import Repositories
-from router.shell.request import Tell
 from torpor.errors import NotFound, TorporError
 from torpor.wire import API, CLOUD_PATHS, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
 
@@ -64,20 +64,31 @@ class ControlPlane:
     data: str
     started_at: float
     garbage: Garbage
+    archive: Archive
     cloud: Sequence[BaseRoute] = ()  # BentoCloud's API
 
     def app(self) -> ASGIApp:
         tokens = TokenRoutes(self.door)
+        revisions = RevisionRoutes(
+            deploys=self.deploys,
+            catalog=self.engine.catalog,
+            archive=self.archive,
+            views=self.views,
+            defaults=self.defaults,
+            creator_of=lambda request: "",
+            refused=answer,
+        )
         routes = [
             Route("/", self.index),
             *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
             Route("/metrics", self.scrape),
             Route(f"{API}/status", self.status),
-            route(f"{API}/endpoints", GET=self.endpoints, POST=self.deploy),
+            route(f"{API}/endpoints", GET=self.endpoints, POST=revisions.deploy),
             route(f"{API}/endpoints/{{name}}", GET=self.show, DELETE=self.remove),
             Route(f"{API}/endpoints/{{name}}/wake", self.wake, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/sleep", self.sleep, methods=["POST"]),
             Route(f"{API}/endpoints/{{name}}/logs", self.log, methods=["GET"]),
+            *revisions.routes(),
             Route(f"{KNOWN}/{{name}}", slashed, methods=METHODS),
             Route(f"{KNOWN}/{{name}}/{{path:path}}", self.known, methods=METHODS),
             route(f"{API}/tokens", GET=tokens.list, POST=tokens.create),
@@ -144,15 +155,6 @@ class ControlPlane:
 
     async def show(self, request: HTTPRequest) -> Response:
         return JSONResponse(self.views.endpoint(request.path_params["name"]))
-
-    async def deploy(self, request: HTTPRequest) -> Response:
-        wanted = read_deploy(await read_object(request), self.defaults)
-
-        async def work(tell: Tell) -> dict[str, Any]:
-            await self.deploys.deploy(wanted, tell)
-            return {"event": "deployed", "endpoint": self.views.endpoint(wanted.name)}
-
-        return Events(work, answer)
 
     async def remove(self, request: HTTPRequest) -> Response:
         name = request.path_params["name"]
