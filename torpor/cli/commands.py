@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import torpor
-from torpor.cli import calls, chaos, completion, doctor, endpoints, exits, gc, platform, show, tokens, top
+from torpor.cli import calls, chaos, completion, doctor, endpoints, exits, gc, platform, revisions, show, tokens, top
 from torpor.cli.group import AS_JSON, CACERT, Torpor
 from torpor.errors import NotFound
 
@@ -27,6 +27,10 @@ def cli(ctx: click.Context, url: str | None, cacert: str | None) -> None:
 
 
 for command in (endpoints.deploy, endpoints.ls, endpoints.show_, calls.call, endpoints.wake, endpoints.sleep):
+    cli.add_command(command)
+for command in (revisions.history, revisions.events, revisions.rollback, revisions.canary, revisions.promote):
+    cli.add_command(command)
+for command in (revisions.terminate, revisions.start):
     cli.add_command(command)
 for command in (chaos.chaos, completion.completion, gc.gc):
     cli.add_command(command)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from torpor.cli import show
 from torpor.cli.completion import names
-from torpor.cli.group import AS_JSON, client, pairs, value
+from torpor.cli.group import AS_JSON, client, deploy_options
 
 COLUMNS = ("NAME", "STATE", "BENTO", "CALLS", "COLD", "IN FLIGHT", "MEMORY", "LAST CALL")
 SHOWN = ("name", "state", "url", "own_url", "bento", "revision", "calls", "cold_starts", "in_flight", "parked")
@@ -18,25 +20,28 @@ SHOWN = ("name", "state", "url", "own_url", "bento", "revision", "calls", "cold_
 @click.option("--env", "-e", multiple=True, metavar="KEY=VALUE", help="An environment variable of the replicas.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, such as idle_after=60.")
 @click.option("--port", type=int, help="A TCP port of the endpoint's own.")
+@click.option("--secret", "-s", "secrets", multiple=True, metavar="NAME", help="A secret of the platform.")
+@click.option("--access/--open", default=None, help="Callers need a token, or none.  [default: as the platform asks]")
+@click.option("--to", metavar="ENVIRONMENT", help="Beside the live revision, at an address of its own: staging.")
 @AS_JSON
 @click.pass_obj
 def deploy(
-    url: str | None,
-    source: str,
-    name: str,
-    env: tuple[str, ...],
-    settings: tuple[str, ...],
-    port: int | None,
-    as_json: bool,
+    url: str | None, /, source: str, name: str, port: int | None, to: str | None, as_json: bool, **given: Any
 ) -> None:
     """Deploy a service folder, a module:Class, or a built bento's tag; returns when one start has succeeded."""
-    chosen = {key: value(text) for key, text in pairs(settings).items()} | ({} if port is None else {"port": port})
-    variables = pairs(env)
+    if to is not None and port is not None:
+        raise click.UsageError(f"--port is of the endpoint itself: {name}~{to} has its own address without one")
+    options = deploy_options(**given)
+    if port is not None:
+        options["settings"] = {**options["settings"], "port": port}
+    if to is not None:
+        options["variant"] = to
     with client(url) as platform, show.Progress() as progress:
-        view = platform.deploy(source, name, env=variables, settings=chosen, tell=progress.tell)
+        options["tell"] = progress.tell
+        view = platform.deploy(source, name, **options)
     if as_json:
         return show.as_json(view)
-    print(f"{view['name']} (revision {view['revision']}, {view['bento']}) answers at {view['url']}")
+    print(show.live(view) if to is None else show.beside(view, to))
     return None
 
 
@@ -71,6 +76,7 @@ def show_(url: str | None, name: str, as_json: bool) -> None:
     rows = [(key, str(value)) for key, value in view.items() if key in SHOWN and value is not None]
     rows.append(("provider", str(view["learned"]["facts"].get("provider", ""))))
     rows.append(("methods", ", ".join(r["name"] for r in view["schema"].get("routes", ()))))
+    rows += [(f"variant {v['name']}", show.beside(view, v["name"])) for v in view["variants"]]
     rows += [
         (f"replica {r['id']}", f"{r['state']}  pid {r['pid']}  {show.size(r['memory'])}  {show.phases(r['phases'])}")
         for r in view["replicas"]

@@ -16,6 +16,7 @@ from torpor.errors import TorporError
 
 if TYPE_CHECKING:
     from torpor.client import Client
+    from torpor.client.flow import Deploy
 
 CACERT = "TORPOR_CACERT"  # the variable, and where a command's context keeps what it or --cacert says
 WANTS_JSON = "torpor.as_json"  # where a command's context keeps whether JSON was asked for
@@ -86,3 +87,11 @@ def value(text: str, wanted: str | None = None) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def deploy_options(
+    env: tuple[str, ...], settings: tuple[str, ...], secrets: tuple[str, ...], access: bool | None = None
+) -> Deploy:
+    """What a deploy's flags say."""
+    chosen = {key: value(text) for key, text in pairs(settings).items()}
+    return {"env": pairs(env), "settings": chosen, "secrets": list(secrets), "access": access}

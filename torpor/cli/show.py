@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from torpor.errors import NotFound
+from torpor.wire import EndpointView, VariantView
+
 
 def as_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
@@ -80,3 +83,28 @@ def ago(instant: float | None) -> str:
 
 def phases(seconds: dict[str, float]) -> str:
     return "  ".join(f"{name} {value * 1000:.1f} ms" for name, value in seconds.items())
+
+
+def variant_of(view: EndpointView, variant: str) -> VariantView:
+    """Raises NotFound."""
+    name = view["name"]
+    for each in view["variants"]:
+        if each["name"] == variant:
+            return each
+    raise NotFound(f"{name!r} has no variant {variant!r}\nmake it: torpor canary {name} SOURCE --weight 10")
+
+
+def live(view: EndpointView) -> str:
+    return f"{view['name']} (revision {view['revision']}, {view['bento']}) answers at {view['url']}"
+
+
+def beside(view: EndpointView, variant: str) -> str:
+    """A variant in a sentence: what it gets, and where it answers."""
+    found = variant_of(view, variant)
+    rule = found["rule"]
+    by = f" by {rule['kind']} {rule['by']}" if rule["by"] else ""
+    gets = {
+        "address": "",
+        "shadow": f" gets copies of {rule['weight']}% of the calls, and",
+    }.get(rule["kind"], f" gets {rule['weight']}% of the calls{by}, and")
+    return f"{view['name']}~{variant} (revision {found['revision']}, {found['bento']}){gets} answers at {found['url']}"
