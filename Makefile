@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "torpor needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python's venv module is not complete: apt-get install python3-venv"; exit 1; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt "setuptools>=77" wheel
-	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[platform,export,s3,dev]' | grep -v "already satisfied" || true
+	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[platform,export,s3,otel,dev]' | grep -v "already satisfied" || true
 	@$(VENV)/bin/python -P -c 'import torpor, bentoml, onnxruntime, torch, pytest'
 	@touch $@
 

@@ -22,8 +22,9 @@ from anyio.abc import TaskGroup
 
 from router.api.app import ControlPlane
 from router.api.cloud.body import Taken
-from router.api.cloud.routes import cloud_routes
+from router.api.cloud.routes import Cloud
 from router.api.metrics import Metrics
+from router.api.session import Sessions
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config, loopback
@@ -44,6 +45,7 @@ from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
 from router.shell.certificates import Certificates
+from router.shell.collector import traces_of
 from router.shell.deployments import Deployments
 from router.shell.deploys import Deploys
 from router.shell.direct import DirectUploads
@@ -117,12 +119,13 @@ class Router:
         text of a token that had to be made: without it, one that is needed has to be there.
         """
         self._see_to_tokens(first_token is not None)
+        traces = traces_of(self.config.otlp_endpoint)
         self.pushed.repositories.open()
         orphans = self.launcher.open()
         if orphans:
             log.warning("ended %d processes that an earlier router left: %s", len(orphans), orphans)
         control = str(self.launcher.address("control"))
-        self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits())
+        self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits(), traces)
         self.engine.gone = proxy.pool.gone
         self.door.stand(proxy)
         try:
@@ -134,6 +137,8 @@ class Router:
                 tasks.cancel_scope.cancel()
         finally:
             await self.launcher.close()
+            if traces is not None:
+                await traces.close()
 
     async def _serve(self, tasks: TaskGroup, control: str, started: Tell, first_token: Tell | None) -> None:
         self._restore()
@@ -185,7 +190,16 @@ class Router:
             data=str(self.config.data),
             started_at=self.started_at,
             archive=self.store,
-            cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.pushed, taken),
+            cloud=Cloud(
+                deployments=self.deployments,
+                engine=self.engine,
+                logs=self.logs,
+                views=views,
+                pushed=self.pushed,
+                taken=taken,
+                sessions=Sessions(self.door, time.time),
+                memory=self.config.memory,
+            ).routes(),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))

@@ -39,6 +39,7 @@ PRODUCT = ("torpor", "services", "models", "router")
 PURE = {
     "__future__", "collections", "dataclasses", "enum", "hashlib", "heapq", "math", "re", "signal", "typing", "urllib",
 }  # fmt: skip
+IMPORTED_AS = {"opentelemetry_exporter_otlp_proto_http": "opentelemetry"}  # distributions that bring another name
 RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},
@@ -107,7 +108,8 @@ def test_the_rings_point_inward(ring: str) -> None:
 def owned() -> dict[str, tuple[str, ...]]:
     """What pyproject.toml's comments promise: a distribution, and the only places that import it."""
     promise = re.compile(r'^\s*"([\w.-]+).*#.*\bonly (\S+(?:(?:, | and )\S+)*) imports? it$', re.MULTILINE)
-    return {n.replace("-", "_"): tuple(re.split(r", | and ", places)) for n, places in promise.findall(PYPROJECT)}
+    found = {n.replace("-", "_"): tuple(re.split(r", | and ", places)) for n, places in promise.findall(PYPROJECT)}
+    return {IMPORTED_AS.get(name, name): places for name, places in found.items()}
 
 
 def test_a_library_is_imported_only_by_its_owner() -> None:
@@ -123,7 +125,8 @@ def test_a_library_is_imported_only_by_its_owner() -> None:
 
 def test_what_is_imported_is_declared_or_brought_by_what_is() -> None:
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["platform"]]
-    declared += PROJECT["optional-dependencies"]["export"] + PROJECT["optional-dependencies"]["s3"]
+    for extra in ("export", "s3", "otel"):
+        declared += PROJECT["optional-dependencies"][extra]
     names = {canonicalize_name(Requirement(line).name) for line in declared}
     brought = {canonicalize_name(Requirement(line).name) for name in names for line in requirements(name)}
     distributions = importlib.metadata.packages_distributions()

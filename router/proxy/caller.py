@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from router.proxy.answer import AnswerHead
 from router.proxy.calls import Lease
@@ -36,6 +36,7 @@ class Caller(asyncio.Protocol):
         "_buffer", "_chunks", "_exchange", "_head_max", "_held", "_keep", "_known", "_left", "_port", "_state",
         "_unsent", "clogged", "deadline", "forwarded", "proxy", "transport",
     )  # fmt: skip
+    of: ClassVar[type[Exchange]] = Exchange
 
     def __init__(self, proxy: Proxy, port: int | None) -> None:
         self.proxy = proxy
@@ -106,10 +107,10 @@ class Caller(asyncio.Protocol):
         try:
             target = proxy.target(head, self._port)
         except TorporError as error:
-            exchange = self._exchange = Exchange(self, head, None, payload, complete)
+            exchange = self._exchange = self.of(self, head, None, payload, complete)
             exchange.refused(error)
             return
-        exchange = self._exchange = Exchange(self, head, target, payload, complete)
+        exchange = self._exchange = self.of(self, head, target, payload, complete)
         self.deadline = _NEVER if complete else proxy.now + proxy.limits.body_within
         if target is None or not target.endpoint:
             proxy.pool.take(proxy.control, exchange)

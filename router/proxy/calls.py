@@ -94,3 +94,29 @@ class Door(Protocol):
         Raises Unauthorized, Forbidden, and EndpointNotFound for who may know that.
         """
         ...
+
+
+class Trace(Protocol):
+    """The router's span of one call, as the proxy tells it. What comes after `ended` changes nothing."""
+
+    traceparent: bytes  # of the router's span, for the replica
+
+    def answered(self, status: int, lease: Lease | None, router: float, timing: bytes) -> None:
+        """The answer's head has come. `router`: seconds until it was forwarded; `timing`: the replica's phases."""
+        ...
+
+    def failed(self, status: int, code: str) -> None:
+        """The router itself answers with an error."""
+        ...
+
+    def ended(self, why: str | None) -> None:
+        """The exchange is over; `why`: it came to no regular end."""
+        ...
+
+
+class Traces(Protocol):
+    """Whoever keeps the router's spans. A proxy without one keeps none, and passes a caller's traceparent on."""
+
+    def begin(self, target: Target, method: bytes, call: bytes, parents: list[bytes], started: float) -> Trace:
+        """The span of a call that came at `started` (the proxy's clock). `parents`: its traceparent lines."""
+        ...

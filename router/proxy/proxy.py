@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 
 from router.proxy.caller import Caller
-from router.proxy.calls import Calls, Door, Target
+from router.proxy.calls import Calls, Door, Target, Traces
 from router.proxy.head import RequestHead, Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
 from router.proxy.tally import Tallies
+from router.proxy.traced import TracedCaller
 from torpor.errors import TorporError
 
 _TICK_MAX = 0.5  # seconds between two looks at the deadlines
@@ -25,9 +26,10 @@ _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Proxy:
     """Everything runs on the event loop that the listeners run on. `control`: the control plane's Unix socket."""
 
-    def __init__(self, calls: Calls, control: str, limits: Limits) -> None:
+    def __init__(self, calls: Calls, control: str, limits: Limits, traces: Traces | None = None) -> None:
         self.calls = calls
         self.control = control
+        self.traces = traces
         self.door: Door | None = None  # asks for tokens; it may be set while callers are there
         self.limits = limits
         self.requests = Requests(limits)
@@ -48,7 +50,8 @@ class Proxy:
 
     def protocol_factory(self, port: int | None) -> Callable[[], asyncio.Protocol]:
         """For `loop.create_server`. `port`: an endpoint's own, None for the main listener."""
-        return lambda: Caller(self, port)
+        caller = Caller if self.traces is None else TracedCaller
+        return lambda: caller(self, port)
 
     def target(self, head: RequestHead, port: int | None) -> Target | None:
         """Where a request goes; None: to the control plane. Raises what refuses it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from router.proxy.calls import Traces
 from router.proxy.limits import Limits
 from router.proxy.proxy import Proxy
 from tests.shell.fakes.calls import FakeCalls
@@ -186,7 +187,9 @@ async def echo(upstream: Upstream, line: Line) -> None:
 
 
 @asynccontextmanager
-async def stage(script: Script | None = None, limits: Limits | None = None) -> AsyncIterator[Stage]:
+async def stage(
+    script: Script | None = None, limits: Limits | None = None, traces: Traces | None = None
+) -> AsyncIterator[Stage]:
     """Ends with every lease settled, or fails."""
     with TemporaryDirectory() as folder:
         path, control_path = str(Path(folder, "e.sock")), str(Path(folder, "control.sock"))
@@ -195,7 +198,7 @@ async def stage(script: Script | None = None, limits: Limits | None = None) -> A
         await upstream.open()
         await control.open()
         calls = FakeCalls(path)
-        proxy = Proxy(calls, control_path, limits or Limits())
+        proxy = Proxy(calls, control_path, limits or Limits(), traces)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(proxy.protocol_factory(None), "127.0.0.1", 0)
         own = await loop.create_server(proxy.protocol_factory(7301), "127.0.0.1", 0)
