@@ -349,10 +349,13 @@ class Deploys:
     def _counted(self, name: str) -> Registered:
         """With the calls and cold starts that its line has counted, which ends."""
         entry, line = self._catalog.endpoints[name], self._engine.schedule.lines.get(name)
-        if line is None:
+        if line is None or line.last_call is None:
             return entry
         return dataclasses.replace(
-            entry, calls=entry.calls + line.calls, cold_starts=entry.cold_starts + line.cold_starts
+            entry,
+            calls=entry.calls + line.calls,
+            cold_starts=entry.cold_starts + line.cold_starts,
+            last_call_at=time.time() - self._engine.ago(line.last_call),
         )
 
     def _plan(self, entry: Registered, needs: Needs, python: Path, learned: Learned | None) -> Plan:

@@ -277,6 +277,10 @@ class Engine:
         while (line := self.schedule.lines.get(endpoint)) is not None and not line.asleep():
             await self._asleep_event(endpoint).wait()
 
+    def ago(self, instant: float) -> float:
+        """Seconds since an instant of the schedule."""
+        return self._clock() - instant
+
     async def shut_down(self) -> None:
         """Law 9. Returns when nothing runs any more."""
         self.tell(ev.ShutDown())

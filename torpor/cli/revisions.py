@@ -54,7 +54,7 @@ def events(url: str | None, name: str, tail: int, as_json: bool) -> None:
     for each in found:
         first, *rest = each["text"].splitlines() or [""]
         at = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(each["at"]))
-        print(f"{at} {each['kind']:<15} {first}")
+        print(f"{at} {each['kind']:<16} {first}")
         for line in rest:
             print(f"  | {line}")
     return None
