@@ -22,8 +22,9 @@ from anyio.abc import TaskGroup
 
 from router.api.app import ControlPlane
 from router.api.cloud.body import Taken
-from router.api.cloud.routes import cloud_routes
+from router.api.cloud.routes import Cloud
 from router.api.metrics import Metrics
+from router.api.session import Sessions
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config, loopback
@@ -189,7 +190,16 @@ class Router:
             data=str(self.config.data),
             started_at=self.started_at,
             archive=self.store,
-            cloud=cloud_routes(self.deployments, self.engine, self.logs, views, self.pushed, taken),
+            cloud=Cloud(
+                deployments=self.deployments,
+                engine=self.engine,
+                logs=self.logs,
+                views=views,
+                pushed=self.pushed,
+                taken=taken,
+                sessions=Sessions(self.door, time.time),
+                memory=self.config.memory,
+            ).routes(),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         return Server(uvicorn.Config(plane.app(), **options, timeout_graceful_shutdown=1))

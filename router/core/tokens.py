@@ -35,6 +35,7 @@ class Token:
     expires_at: float | None = None
     last_used_at: float | None = None
     revoked: bool = False
+    description: str = ""
 
     def usable(self, now: float) -> bool:
         return not self.revoked and (self.expires_at is None or now < self.expires_at)

@@ -20,6 +20,7 @@ from router.proxy.lines import (
     OURS,
     OWN,
     QUEUE,
+    SESSION,
     UPGRADE,
     VARIES,
     BadLine,
@@ -27,6 +28,7 @@ from router.proxy.lines import (
     quoted,
     remember,
     without,
+    without_session,
 )
 from torpor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, TorporError
 
@@ -53,7 +55,7 @@ class RequestHead:
 
     __slots__ = (
         "expect", "host", "keep", "length", "method", "minor", "opening", "opening_for", "passed", "path",
-        "queue_within", "request_id", "token", "upgrade",
+        "queue_within", "request_id", "session", "token", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, minor: int) -> None:
@@ -67,6 +69,7 @@ class RequestHead:
         self.upgrade = b""
         self.request_id = b""
         self.token = b""  # the digest of a token of torpor's, which does not go on
+        self.session = b""  # the digest of a session with the control plane, which goes to nothing else
         self.queue_within: float | None = None
         self.passed: list[bytes] = []
         self.opening = b""
@@ -107,6 +110,8 @@ class Requests:
             _read_connection(head, special[CONNECTION], special.get(UPGRADE, b""))
         if OURS in special:
             head.token = special[OURS]
+        if SESSION in special:
+            head.session = special[SESSION]
         if EXPECT in special or ID in special or QUEUE in special:
             _read_wishes(head, special)
         if ONCE.isdisjoint(special):
@@ -127,6 +132,10 @@ class Requests:
                     special[VARIES] = b""
                 elif role in _IGNORED:
                     continue
+                elif role == SESSION:
+                    special[SESSION] = value
+                    if rest := without_session(line):
+                        passed.append(rest)
                 elif role in special:
                     if role in _UNIQUE:
                         raise bad(f"the request has more than one {line.partition(b':')[0].decode()} header")

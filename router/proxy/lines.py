@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Final, TypeVar
 
-from torpor.wire import CLOUD_TOKEN, OWN_TOKEN, TOKEN_TEXT
+from torpor.wire import CLOUD_TOKEN, OWN_TOKEN, SESSION_COOKIE, TOKEN_TEXT
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9110, 5.5: a value holds no control character but tab. RFC 9112, 5.1: no space before the colon.
@@ -19,8 +19,12 @@ _LINE: Final = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*+)")
 # What a line is to the proxy. PASS is 0, so that the common case is one truth test.
 PASS, DROP, HOST, LENGTH, ENCODING, CONNECTION, UPGRADE, EXPECT, ID, QUEUE, TIMING, OWN, VARIES = range(13)
 OURS, BEARER = 13, 14  # a token of torpor's; credentials that may be one
+SESSION, COOKIE = 15, 16  # a browser's session with the control plane; cookies that may have one among them
 
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +(%b)" % TOKEN_TEXT.pattern)
+
+# A browser sends a host's cookies to all its ports: to the endpoints' own too, which ours is not for.
+_SESSION: Final = re.compile(rb"(?:^|;)[ \t]*%b=([^;]*)" % SESSION_COOKIE.encode())
 
 _HOP: Final = {
     b"content-length": LENGTH,
@@ -41,6 +45,7 @@ OF_REQUEST: Final = _HOP | {
     b"authorization": BEARER,
     OWN_TOKEN.lower().encode(): OURS,
     CLOUD_TOKEN.lower().encode(): OURS,
+    b"cookie": COOKIE,
     # Only the router may say who called.
     b"forwarded": DROP,
     b"x-forwarded-for": DROP,
@@ -62,6 +67,7 @@ OWN_PREFIX: Final = b"x-torpor-"  # names that only torpor itself may speak: OWN
 
 # Lines that differ in each call are passed on like others, but neither they nor their heads are worth remembering.
 ONCE: Final = frozenset((VARIES, ID, TIMING))
+_DIGESTED: Final = frozenset((OURS, SESSION))
 _SECRET: Final = re.compile(rb"tp_[A-Za-z0-9_-]+")
 _SEEN_MAX: Final = 2048
 _LINE_BYTES: Final = 256  # the longest line that is remembered
@@ -104,7 +110,10 @@ class Lines:
         if role == BEARER:  # an endpoint's own credentials are its own: they go on
             bearer = _BEARER.fullmatch(value)
             role, value = (OURS, bearer[1]) if bearer else (PASS, value)
-        fact = (role, hashlib.sha256(value).digest() if role == OURS else value)
+        elif role == COOKIE:
+            session = _SESSION.search(value)
+            role, value = (SESSION, session[1]) if session else (PASS, value)
+        fact = (role, hashlib.sha256(value).digest() if role in _DIGESTED else value)
         if len(line) <= _LINE_BYTES and role not in ONCE:
             if len(self.seen) >= _SEEN_MAX:
                 self.seen.clear()
@@ -115,6 +124,13 @@ class Lines:
 def quoted(value: bytes) -> str:
     """The start of what a caller sent, for a message: never a token."""
     return repr(_SECRET.sub(b"tp_...", value)[:80])[1:]
+
+
+def without_session(line: bytes) -> bytes:
+    """A line of cookies as it goes on: empty where ours was the only one."""
+    name, _, value = line.partition(b":")
+    rest = _SESSION.sub(b"", value).strip(b"; \t")
+    return b"%b: %b" % (name, rest) if rest else b""
 
 
 def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:

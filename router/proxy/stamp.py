@@ -8,9 +8,10 @@ from typing import Final
 from router.proxy.answer import AnswerHead
 from router.proxy.calls import Lease
 from router.proxy.head import CHUNKED, RequestHead
-from torpor.wire import HOLDER
+from torpor.wire import HOLDER, SESSION
 
-_HOLDER: Final = HOLDER.encode() + b": "
+_HOLDER: Final = HOLDER.encode()
+_SESSION: Final = SESSION.encode()
 _PHASE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _COLD: Final = b"\r\nX-Torpor-Cold-Start: true\r\nX-Request-Id: "
 _WARM: Final = b"\r\nX-Torpor-Cold-Start: false\r\nX-Request-Id: "
@@ -29,10 +30,13 @@ def to_replica(head: RequestHead, path: bytes, forwarded: bytes, call_id: bytes,
 
 
 def told_of(head: RequestHead, forwarded: bytes) -> bytes:
-    """`forwarded` for the control plane, which is told whose token it was; lines of that name are not taken from
-    callers.
+    """`forwarded` for the control plane, which is told whose token and session it was; lines of these names are not
+    taken from callers.
     """
-    return b"%b%b\r\n%b" % (_HOLDER, head.token.hex().encode(), forwarded) if head.token else forwarded
+    for name, digest in ((_HOLDER, head.token), (_SESSION, head.session)):
+        if digest:
+            forwarded = b"%b: %b\r\n%b" % (name, digest.hex().encode(), forwarded)
+    return forwarded
 
 
 def _opening(head: RequestHead, path: bytes, forwarded: bytes) -> bytes:

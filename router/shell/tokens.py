@@ -66,7 +66,17 @@ class Tokens:
         self._used[token.id] = now
         return token
 
-    async def create(self, name: str, scopes: list[str], expires_in: float | None) -> tuple[Token, str]:
+    def usable_one(self, id: str) -> Token | None:
+        """The token of this id, while it may be used; it counts as used now."""
+        token, now = self._all.get(id), self._clock()
+        if token is None or not token.usable(now):
+            return None
+        self._used[id] = now
+        return token
+
+    async def create(
+        self, name: str, scopes: list[str], expires_in: float | None, description: str = ""
+    ) -> tuple[Token, str]:
         """A new token and its text, which is kept nowhere. `expires_in`: seconds, None for never.
 
         Raises BadRequest, and Conflict for a name that another one has.
@@ -77,7 +87,15 @@ class Tokens:
         digest = hashlib.sha256(text.encode()).digest()
         now = self._clock()
         expires_at = None if expires_in is None else now + expires_in
-        token = Token(secrets.token_hex(4), check_name(name), digest, check_scopes(scopes), now, expires_at)
+        token = Token(
+            id=secrets.token_hex(4),
+            name=check_name(name),
+            digest=digest,
+            scopes=check_scopes(scopes),
+            created_at=now,
+            expires_at=expires_at,
+            description=description,
+        )
         async with self._writing:
             if any(other.name == name and not other.revoked for other in self._all.values()):
                 raise Conflict(f"there is a token {name!r} already\nchoose another name, or revoke it")

@@ -20,6 +20,7 @@ def all_tokens(connection: Connection) -> list[Token]:
             expires_at=row.expires_at,
             last_used_at=row.last_used_at,
             revoked=row.revoked,
+            description=row.description or "",
         )
         for row in connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.id))
     ]
@@ -30,6 +31,7 @@ def put_token(connection: Connection, token: Token) -> None:
     changing = {"last_used_at": token.last_used_at, "revoked": token.revoked}
     if connection.execute(update(tokens).where(tokens.c.id == token.id).values(**changing)).rowcount == 0:
         fixed = {"name": token.name, "hash": token.digest.hex(), "scopes": list(token.scopes)}
+        fixed["description"] = token.description
         instants = {"created_at": token.created_at, "expires_at": token.expires_at}
         connection.execute(insert(tokens).values(id=token.id, **fixed, **instants, **changing))
 

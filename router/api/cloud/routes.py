@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.routing import BaseRoute
 
+from router.api.browser import BrowserLogin
 from router.api.cloud.body import Taken
 from router.api.cloud.deployments import DeploymentRoutes
 from router.api.cloud.pods import PodRoutes
 from router.api.cloud.repositories import bento_shown, repository_routes
+from router.api.cloud.tokens import CloudTokenRoutes
+from router.api.cloud.who import WhoRoutes
+from router.api.session import LoginRoutes, Sessions
 from router.api.views import Views
 from router.launch.logs import Logs
 from router.shell.deployments import Deployments
@@ -17,8 +22,29 @@ from router.shell.direct import DirectUploads
 from router.shell.engine import Engine
 
 
-def cloud_routes(
-    deployments: Deployments, engine: Engine, logs: Logs, views: Views, pushed: DirectUploads, taken: Taken
-) -> list[BaseRoute]:
-    made = DeploymentRoutes(deployments, taken, views.address, partial(bento_shown, pushed), lambda request: "")
-    return [*made.routes(), *PodRoutes(deployments, engine, logs).routes(), *repository_routes(pushed)]
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The parts of which it tells. `memory`: bytes that all endpoints may take, None for the machine's share."""
+
+    deployments: Deployments
+    engine: Engine
+    logs: Logs
+    views: Views
+    pushed: DirectUploads
+    taken: Taken
+    sessions: Sessions
+    memory: int | None
+
+    def routes(self) -> list[BaseRoute]:
+        bento_of = partial(bento_shown, self.pushed)
+        made = DeploymentRoutes(self.deployments, self.taken, self.views.address, bento_of, self.sessions.name)
+        return [
+            *WhoRoutes(self.sessions, self.memory).routes(),
+            *CloudTokenRoutes(self.sessions).routes(),
+            *LoginRoutes(self.sessions).routes(),
+            *BrowserLogin(self.sessions, self.sessions.clock).routes(),
+            *BrowserLogin(self.sessions, self.sessions.clock).routes(),
+            *made.routes(),
+            *PodRoutes(self.deployments, self.engine, self.logs).routes(),
+            *repository_routes(self.pushed),
+        ]

@@ -47,7 +47,7 @@ def instant(seconds: float) -> str:
 
 def user(name: str) -> dict[str, Any]:
     """Whoever holds a token: torpor knows people by the names of their tokens."""
-    return {**resource("user", name, name, 0.0), "email": "", "first_name": name, "last_name": ""}
+    return {**resource("user", name, name, 0.0), "email": name, "first_name": name, "last_name": ""}
 
 
 def organisation() -> dict[str, Any]:
