@@ -24,6 +24,7 @@ from torpor.onnx import (
     open_session,
     opened,
     read_card,
+    rehearse,
 )
 from torpor.onnx.session import PACKING
 
@@ -178,3 +179,39 @@ def test_a_session_whose_packed_form_cannot_be_opened_goes_on_answering(
     thread.join()
     assert answer(session).shape == (1, 4, 32)
     assert "answers stay slower" in caplog.text
+
+
+def test_a_rehearsal_runs_the_graph_and_changes_no_answer_and_starts_no_thread(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(exported)
+    before = answer(session)
+    rows: list[tuple[int, ...]] = []
+    inner = session._session
+
+    class Seen:
+        def run(self, names: Any, feed: dict[str, Any]) -> Any:
+            rows.append(feed["input_ids"].shape)
+            return inner.run(names, feed)
+
+        def get_inputs(self) -> Any:
+            return inner.get_inputs()
+
+    monkeypatch.setattr(session, "_session", Seen())
+    running = threading.active_count()
+    rehearse()
+    assert rows == [(1, 16)]
+    assert threading.active_count() == running
+    monkeypatch.undo()
+    np.testing.assert_array_equal(answer(session), before)
+
+
+def test_a_graph_that_cannot_be_rehearsed_is_left_to_its_first_caller(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(exported)
+    monkeypatch.setattr("torpor.onnx.session.TYPES", {})
+    with pytest.raises(KeyError):
+        session.rehearse()
+    rehearse()
+    assert answer(session).shape[0] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import select
 import signal
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from torpor.host import packet
+from torpor.host.spare import Spare, wait
 
 PR_SET_PDEATHSIG = 1
+AFTER = 0.25  # seconds after a start or an import until a spare is made: the start has the processor first
 NOT_FORKED = os.EX_OSERR  # status of a child that could not be forked
 
 
@@ -26,6 +29,8 @@ class Forks:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._children: dict[int, str] = {}
+        self._spare: Spare | None = None
+        self._due = math.inf  # when a spare is to be made
 
     def become(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int:
         """In the child: lives its life and returns its exit status. `asked`: the monotonic instant of the request."""
@@ -47,9 +52,9 @@ class Forks:
         poll.register(self._control, select.POLLIN)
         poll.register(woken, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll(self.pause())}
+            ready = {fd for fd, _ in poll.poll(self._pause())}
             if not ready:
-                self.rest()
+                self._make_spare()
             if woken in ready:
                 os.read(woken, 4096)
                 self._reap()
@@ -59,12 +64,17 @@ class Forks:
                     return
                 self.hear(told, descriptors)
 
-    def pause(self) -> float | None:
-        """Milliseconds after which `rest` is due when nothing happens, None for never."""
-        return None
+    def rehearse(self) -> None:
+        """In a spare, before it waits: what each start would do alike."""
 
-    def rest(self) -> None:
-        """Nothing has happened for a while."""
+    def soon(self) -> None:
+        """A spare is to be made when nothing starts just now."""
+        self._due = time.monotonic() + AFTER
+
+    def discard_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
 
     def say(self, **told: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the router is gone: the next read says so
@@ -73,7 +83,7 @@ class Forks:
     def _fork(self, spec: dict[str, Any], descriptors: list[int]) -> None:
         asked = time.monotonic()
         try:
-            pid = self.child(spec, descriptors, asked) or os.fork()
+            pid = self._child(spec, descriptors, asked) or os.fork()
         except OSError as error:  # no memory or no pid for it: no reason to end the children that there are
             os.write(descriptors[-1], f"the replica could not be forked: {error.strerror}\n".encode())
             pid = -1
@@ -87,14 +97,38 @@ class Forks:
         self._children[pid] = spec["replica"]
         self.say(ev="forked", replica=spec["replica"], pid=pid)
 
-    def child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int | None:
-        """The pid of a child that was there already and has been told what to become, None where there is none."""
-        return None
+    def _child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int | None:
+        """The pid of the spare, which has been told what to become; None where there is none."""
+        spare, self._spare = self._spare, None
+        self.soon()
+        return spare.pid if spare is not None and spare.take(spec, descriptors, asked) else None
+
+    def _pause(self) -> float | None:
+        """Milliseconds until a spare is to be made, None for never."""
+        return None if self._due == math.inf else max(0.0, (self._due - time.monotonic()) * 1000)
+
+    def _make_spare(self) -> None:
+        if time.monotonic() < self._due:
+            return
+        self._due = math.inf
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:  # no room for it now; the next start forks for itself, and asks again
+            ours.close()
+            theirs.close()
+            return
+        if pid == 0:
+            ours.close()
+            self._as_child(lambda: self.become(*wait(theirs, self.rehearse)))
+        theirs.close()
+        self._spare = Spare(pid, ours)
+        self.say(ev="spare", pid=pid)
 
     def _in_child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> NoReturn:
-        self.as_child(lambda: self.become(spec, descriptors, asked))
+        self._as_child(lambda: self.become(spec, descriptors, asked))
 
-    def as_child(self, live: Callable[[], int]) -> NoReturn:
+    def _as_child(self, live: Callable[[], int]) -> NoReturn:
         status = 1
         try:
             end_with_parent()
@@ -111,9 +145,6 @@ class Forks:
             sys.stderr.flush()
             os._exit(status)
 
-    def ended(self, pid: int) -> None:
-        """A child is gone."""
-
     def _reap(self) -> None:
         while True:
             try:
@@ -122,7 +153,9 @@ class Forks:
                 return
             if pid == 0:
                 return
-            self.ended(pid)
+            if self._spare is not None and self._spare.pid == pid:
+                self.discard_spare()
+                self.soon()
             replica = self._children.pop(pid, None)
             if replica is not None:
                 self.say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import os
 import socket
 import sys
-import time
 from typing import Any
 
 from torpor.host.forks import Forks
 from torpor.host.preload import OWN, preload, threads
-from torpor.host.spare import Spare, wait
 
-AFTER = 0.25  # seconds after a start or an import until a spare is made: the start has the processor first
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -28,15 +24,11 @@ class ForkServer(Forks):
     def __init__(self, control: socket.socket, own: tuple[list[str], dict[str, str]]) -> None:
         super().__init__(control)
         self._own: tuple[list[str], dict[str, str]] | None = own  # what it has imported already, until it is told
-        self._spare: Spare | None = None
-        self._due = math.inf  # when a spare is to be made
 
     def hear(self, told: dict[str, Any], descriptors: list[int]) -> None:
         if told["op"] != "preload":
             return super().hear(told, descriptors)
-        if self._spare is not None:  # it lacks what is imported now
-            self._spare.discard()
-            self._spare = None
+        self.discard_spare()  # it lacks what is imported now
         done, skipped = preload(told["modules"])
         if self._own is not None:
             done, skipped = self._own[0] + done, self._own[1] | skipped
@@ -44,41 +36,8 @@ class ForkServer(Forks):
         gc.collect()
         gc.freeze()  # a replica's collector must not touch, and so copy, the pages of what was imported here
         self.say(ev="ready", pid=os.getpid(), threads=threads(), preloaded=done, skipped=skipped)
-        self._due = time.monotonic() + AFTER
+        self.soon()
         return None
-
-    def pause(self) -> float | None:
-        return None if self._due == math.inf else max(0.0, (self._due - time.monotonic()) * 1000)
-
-    def rest(self) -> None:
-        """Makes a spare, when nothing starts just now."""
-        if time.monotonic() < self._due:
-            return
-        self._due = math.inf
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            pid = os.fork()
-        except OSError:  # no room for it now; the next start forks for itself, and asks again
-            ours.close()
-            theirs.close()
-            return
-        if pid == 0:
-            ours.close()
-            self.as_child(lambda: self.become(*wait(theirs)))
-        theirs.close()
-        self._spare = Spare(pid, ours)
-        self.say(ev="spare", pid=pid)
-
-    def child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int | None:
-        spare, self._spare = self._spare, None
-        self._due = time.monotonic() + AFTER
-        return spare.pid if spare is not None and spare.take(spec, descriptors, asked) else None
-
-    def ended(self, pid: int) -> None:
-        if self._spare is not None and self._spare.pid == pid:
-            self._spare.discard()
-            self._spare = None
-            self._due = time.monotonic() + AFTER
 
     def become(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int:
         if spec.get("template"):

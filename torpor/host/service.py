@@ -178,6 +178,11 @@ def release_sessions() -> None:
     importlib.import_module("torpor.onnx").release()
 
 
+def rehearse_sessions() -> None:
+    """In a template's spare."""
+    importlib.import_module("torpor.onnx").rehearse()
+
+
 def open_task_store(service: Any) -> None:
     """Makes the table of the service's tasks where it is not there yet; BentoML's command makes it anew each time."""
     if service.needs_task_db():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from torpor.host import packet
@@ -36,8 +37,9 @@ class Spare:
         self._line.close()
 
 
-def wait(line: socket.socket) -> tuple[dict[str, Any], list[int], float]:
+def wait(line: socket.socket, rehearse: Callable[[], None]) -> tuple[dict[str, Any], list[int], float]:
     """In the child: what it is to become. Ends the process where nothing comes any more."""
+    rehearse()
     told, descriptors = packet.receive(line)
     if told is None:
         os._exit(0)

@@ -20,7 +20,7 @@ from torpor.host.factory import Factory
 from torpor.host.forks import Forks
 from torpor.host.preload import threads
 from torpor.host.replica import Replica, sentence, set_environment, take_log
-from torpor.host.service import hold_sessions, load, log_to_stdout, open_task_store, release_sessions
+from torpor.host.service import hold_sessions, load, log_to_stdout, open_task_store, rehearse_sessions, release_sessions
 
 
 class Template(Forks):
@@ -49,6 +49,7 @@ class Template(Forks):
             return 1
         gc.collect()
         gc.freeze()
+        self.soon()
         self.serve()
         return 0
 
@@ -59,6 +60,10 @@ class Template(Forks):
         self._made.forked()
         listener, control, log = descriptors
         return Replica(spec, listener, control, log, asked).run(self._made)
+
+    def rehearse(self) -> None:
+        """The first run of a graph takes its memory: in a spare that has been taken already."""
+        rehearse_sessions()
 
     def _make(self) -> Factory:
         log_to_stdout()

@@ -13,7 +13,17 @@ from torpor.onnx.artifact import (
     session_options,
     tune,
 )
-from torpor.onnx.session import Session, finish_hurried, forget_early, hold, open_early, open_session, opened, release
+from torpor.onnx.session import (
+    Session,
+    finish_hurried,
+    forget_early,
+    hold,
+    open_early,
+    open_session,
+    opened,
+    rehearse,
+    release,
+)
 
 __all__ = [
     "CARD",
@@ -29,6 +39,7 @@ __all__ = [
     "open_session",
     "opened",
     "read_card",
+    "rehearse",
     "release",
     "session_options",
     "tune",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PACKING = "torpor-packing"  # the thread that packs
 PACK_AFTER = 0.05  # seconds after the first run: its answer is sent first, with the interpreter's lock to itself
 
+REHEARSED = (1, 16)  # the first and every other size of a rehearsal's inputs, where the graph leaves them open
+TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(float)": "float32", "tensor(float16)": "float16"}
+
 log = logging.getLogger("torpor.onnx")
 _opened: list[dict[str, Any]] = []
 _early: dict[Asked, Future[Session | None]] = {}
@@ -68,6 +71,16 @@ class Session:
         if self._packed is not None and not Session.held:
             self.finish()
         return outputs
+
+    def rehearse(self) -> None:
+        """Raises what the runtime raises where such inputs are not what the graph takes."""
+        import numpy
+
+        feed = {}
+        for each in self._session.get_inputs():
+            shape = [size if isinstance(size, int) else REHEARSED[min(k, 1)] for k, size in enumerate(each.shape)]
+            feed[each.name] = numpy.ones(shape, TYPES[each.type])
+        self._session.run(None, feed)
 
     def finish(self) -> Thread | None:
         """Starts to open the packed session where that is still to be done; the thread that does it."""
@@ -146,6 +159,15 @@ def hold() -> None:
 def release() -> None:
     """In the fork: what was held back is done behind the first answers."""
     Session.held = False
+
+
+def rehearse() -> None:
+    """Runs each session once on a row of ones, so that the memory of a run is there when a caller comes."""
+    for session in list(_claimed):
+        try:
+            session.rehearse()
+        except Exception:  # a graph that wants other inputs: its first caller waits a few milliseconds longer
+            log.debug("a session could not be rehearsed", exc_info=True)
 
 
 def opened() -> list[dict[str, Any]]:
