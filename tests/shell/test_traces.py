@@ -13,11 +13,12 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from router.proxy.limits import Limits
+from router.shell.collector import traces_of
 from router.shell.traces import OtlpTraces, Seldom, phases_of
 from tests.collector import Collector, attributes, collecting, seconds
 from tests.shell.fakes.wire import Line, Script, Stage, play, stage, until
 from tests.system.running import free_port
-from torpor.errors import QueueFull
+from torpor.errors import InvalidConfig, QueueFull
 
 GET = b"GET /endpoints/e/x?secret=1 HTTP/1.1\r\nHost: t\r\n\r\n"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -265,3 +266,11 @@ def test_nothing_is_imported_where_nobody_asked_for_spans() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_collector_without_the_extra_is_a_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+    monkeypatch.delitem(sys.modules, "router.shell.traces")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InvalidConfig, match=rf"needs the package {missing}, .*\n.*pip install 'torpor\[otel\]'"):
+        traces_of("http://127.0.0.1:4318")
