@@ -25,7 +25,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 
 @dataclass(frozen=True)
 class Server:
-    """`keys` and `parts` are what the bucket holds: objects, and uploads in parts that are under way."""
+    """`names` and `parts` are what the bucket holds: objects, and uploads in parts that are under way."""
 
     endpoint: str
     process: subprocess.Popen[bytes]
@@ -34,7 +34,7 @@ class Server:
         spool.mkdir(parents=True, exist_ok=True)
         return S3Depot(BUCKET, prefix, self.endpoint, spool)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         found = self._client().list_objects_v2(Bucket=BUCKET).get("Contents", ())
         return sorted(str(each["Key"]) for each in found)
 
@@ -43,7 +43,7 @@ class Server:
         return [str(each["Key"]) for each in found]
 
     def clear(self) -> None:
-        for key in self.keys():
+        for key in self.names():
             self._client().delete_object(Bucket=BUCKET, Key=key)
 
     def overwrite(self, key: str, body: bytes) -> None:

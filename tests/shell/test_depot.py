@@ -183,7 +183,7 @@ def test_a_cancelled_upload_waits_for_its_thread_and_leaves_nothing(spool: Spool
 
 def test_bytes_that_changed_in_the_store_are_not_used(s3: S3Depot, server: Server, spool: Spool) -> None:
     asyncio.run(put(s3, spool, BODY))
-    [key] = server.keys()
+    [key] = server.names()
     server.overwrite(key, BODY + b"!")
     with pytest.raises(InternalError, match="is something else"), s3.fetch(DIGEST):
         raise AssertionError("it is not what was put")
@@ -202,7 +202,7 @@ def test_links_lead_past_the_router(s3: S3Depot, server: Server, spool: Spool) -
             await s3.read("one")
 
     asyncio.run(scenario())
-    assert server.keys() == [f"{DIGEST[:2]}/{DIGEST}"]
+    assert server.names() == [f"{DIGEST[:2]}/{DIGEST}"]
 
 
 def test_parts_that_a_client_sends_are_put_together(s3: S3Depot, server: Server) -> None:
@@ -236,7 +236,7 @@ def test_uploads_that_nobody_ended_are_told_and_given_up(s3: S3Depot, server: Se
         await s3.abort("parted", upload)
 
     asyncio.run(scenario())
-    assert (server.keys(), server.parts()) == ([], [])
+    assert (server.names(), server.parts()) == ([], [])
 
 
 def test_a_store_that_cannot_be_reached_is_said_so(spool: Spool, server: Server) -> None:

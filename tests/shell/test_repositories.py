@@ -290,7 +290,7 @@ def test_an_upload_by_link_is_looked_into_before_it_counts(in_s3: Pushed, server
 
     asyncio.run(scenario())
     digest = hashlib.sha256(MODEL).hexdigest()
-    assert server.keys() == [f"{digest[:2]}/{digest}"], "nothing is left of the upload"
+    assert server.names() == [f"{digest[:2]}/{digest}"], "nothing is left of the upload"
 
 
 def test_a_large_one_goes_in_parts_and_a_second_try_begins_anew(in_s3: Pushed, server: Server) -> None:
@@ -316,7 +316,7 @@ def test_a_large_one_goes_in_parts_and_a_second_try_begins_anew(in_s3: Pushed, s
 
     asyncio.run(scenario())
     assert server.parts() == []
-    assert len(server.keys()) == 1
+    assert len(server.names()) == 1
 
 
 def test_a_pushed_bento_runs_from_s3(in_s3: Pushed) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +22,7 @@ from router.shell.direct import DirectUploads
 from router.shell.repositories import Repositories, Said
 from torpor.errors import BadRequest
 
-DIGEST = "X-Torpor-Digest"  # SHA-256 of an upload in hex, where the sender knows it
+DIGEST = re.compile(r"\s*sha-256=:([A-Za-z0-9+/=]+):\s*")  # of Content-Digest (RFC 9530)
 TAR = "application/x-tar"
 
 
@@ -116,7 +119,7 @@ class RepositoryRoutes:
     async def upload(self, request: Request) -> Response:
         at = self.at(request)
         try:
-            found = await self.repositories.upload(*at, request.stream(), request.headers.get(DIGEST))
+            found = await self.repositories.upload(*at, request.stream(), sent_digest(request))
         except ClientDisconnect:
             await self.repositories.fail(*at, "the upload broke off")
             return PlainTextResponse("", 400)  # nobody reads it
@@ -197,6 +200,20 @@ def shown_repository(repository: Repository, latest: dict[str, Any] | None = Non
         repository.labels,
     )
     return {**head, "description": repository.description, f"latest_{repository.kind}": latest}
+
+
+def sent_digest(request: Request) -> str | None:
+    """The body's SHA-256 in hex, where its sender says it. Raises BadRequest for one that cannot be."""
+    parts = [DIGEST.fullmatch(part) for part in request.headers.get("Content-Digest", "").split(",")]
+    for said in (match[1] for match in parts if match):
+        try:
+            digest = base64.b64decode(said, validate=True)
+        except ValueError:
+            digest = b""
+        if len(digest) != hashlib.sha256().digest_size:
+            raise BadRequest(f"Content-Digest says sha-256=:{said}:, which is none\nwrite its 32 bytes in base64")
+        return digest.hex()
+    return None
 
 
 def matching(found: list[Artifact], request: Request) -> list[Artifact]:
