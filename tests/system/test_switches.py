@@ -52,9 +52,10 @@ class Said:
 
 @dataclass
 class Called:
-    """One call: when it began, and what answered."""
+    """One call: when it began and ended, and what answered."""
 
     began: float
+    ended: float
     status: int
     text: str
 
@@ -80,9 +81,9 @@ class Load:
         began = time.monotonic()
         try:
             answer = await http.post(f"{self.url}/version", json={})
-            self.calls.append(Called(began, answer.status_code, answer.text))
+            self.calls.append(Called(began, time.monotonic(), answer.status_code, answer.text))
         except httpx.HTTPError as error:
-            self.calls.append(Called(began, 0, repr(error)))
+            self.calls.append(Called(began, time.monotonic(), 0, repr(error)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def judge(calls: list[Called], switches: list[Switch]) -> None:
     for switch, following in zip(switches, [*switches[1:], None], strict=True):
         end = following.began if following is not None else float("inf")
         meanwhile = {each.text for each in calls if switch.began <= each.began < switch.returned}
-        afterwards = [each.text for each in calls if switch.returned <= each.began < end]
+        afterwards = [each.text for each in calls if switch.returned <= each.began and each.ended < end]
         assert meanwhile <= {switch.before, switch.after}
         assert afterwards, "calls were made between the switches"
         assert set(afterwards) == {switch.after}
