@@ -16,6 +16,7 @@ BENCHES = {
     "memory": "what platform, sleeping endpoints, templates and replicas take, beside `bentoml serve`",
     "scale": "two thousand endpoints registered, one in use, beside one alone",
     "soak": "mixed calls for minutes: the router's memory, descriptors and tasks stay flat",
+    "deploy": "by the stock bentoml command: an upload beside cp and sha256sum, a deploy, a thousand revisions",
     "swap": "eight models of which three fit into memory, beside the longest unused alone",
 }
 
