@@ -364,8 +364,8 @@ def test_an_upload_that_is_cut_off_leaves_nothing(http: httpx.Client, platform: 
     with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as line:
         head = f"PUT {API}/bentos/cut/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(tar)}\r\n\r\n"
         line.sendall(head.encode() + tar[:2000])
-        until(lambda: bool(list((platform.data / "bentos" / ".parts").iterdir())))
-    until(lambda: not list((platform.data / "bentos" / ".parts").iterdir()))
+        until(lambda: bool(list((platform.data / "incoming").iterdir())))
+    until(lambda: not list((platform.data / "incoming").iterdir()))
     check_error(http.get(f"{API}/bentos/cut/1"), 404, "not_found")
     check_error(http.put(f"{API}/bentos/cut/1", content=tar[:2000]), 400, "bad_request", "not a bento's tar")
     check_error(http.put(f"{API}/bentos/cut/2", content=tar), 400, "bad_request", "holds the bento cut:1")
