@@ -7,13 +7,13 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import shutil
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import uvicorn
@@ -57,10 +57,13 @@ from router.shell.meters import Meters
 from router.shell.plan import Plan
 from router.shell.repositories import Repositories
 from router.shell.request import Needs
+from router.shell.seal import Seal
+from router.shell.secrets import Secrets
 from router.shell.tokens import Tokens
 from router.store import Store
 from router.store.artifacts import Artifacts
 from router.store.faults import Faults
+from router.store.secrets import SecretRows
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
 
 log = logging.getLogger("torpor.router")
@@ -110,6 +113,7 @@ class Router:
     logs: Logs
     meters: Meters
     door: Door
+    secrets: Secrets
     certificates: Certificates | None
     started_at: float = field(default_factory=time.time)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -119,6 +123,7 @@ class Router:
         text of a token that had to be made: without it, one that is needed has to be there.
         """
         self._see_to_tokens(first_token is not None)
+        self.secrets.load()
         traces = traces_of(self.config.otlp_endpoint)
         self.pushed.repositories.open()
         orphans = self.launcher.open()
@@ -175,6 +180,7 @@ class Router:
 
     def _control_plane(self, url: str) -> Server:
         views = Views(self.engine, url, self.listeners.fault, self.config.domain)
+        sessions = Sessions(self.door, time.time)
         taken = Taken(self.config.settings, self.config.respect_scaling_min)
         plane = ControlPlane(
             engine=self.engine,
@@ -190,6 +196,8 @@ class Router:
             data=str(self.config.data),
             started_at=self.started_at,
             archive=self.store,
+            sessions=sessions,
+            secrets=self.secrets,
             cloud=Cloud(
                 deployments=self.deployments,
                 engine=self.engine,
@@ -197,7 +205,8 @@ class Router:
                 views=views,
                 pushed=self.pushed,
                 taken=taken,
-                sessions=Sessions(self.door, time.time),
+                sessions=sessions,
+                secrets=self.secrets,
                 memory=self.config.memory,
             ).routes(),
         )
@@ -318,7 +327,9 @@ def build(config: Config) -> Router:
 
     room = config.memory or int(SHARE * memory_total())
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
-    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory)
+    secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
+    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory, secrets)
+    secrets.changed = deploys.refresh
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     required = config.auth == "on" or not loopback(config.host)
@@ -336,6 +347,7 @@ def build(config: Config) -> Router:
         logs,
         meters,
         door,
+        secrets,
         certificates,
     )
 
@@ -358,7 +370,7 @@ def pushed_of(config: Config, store: Store) -> DirectUploads:
 
 
 def replica_id(endpoint: str, revision: int) -> str:
-    return f"{endpoint}-{revision}-{secrets.token_hex(4)}"
+    return f"{endpoint}-{revision}-{token_hex(4)}"
 
 
 def shown(host: str) -> str:

@@ -161,6 +161,21 @@ class TokenView(TypedDict):
     last_used_at: float | None
 
 
+class SecretView(TypedDict):
+    """One secret as the control plane shows it: without its values."""
+
+    name: str
+    type: str  # env, file, mountfile
+    stage: str  # build, runtime, all
+    path: str  # of files
+    keys: list[str]
+    description: str
+    creator: str  # the name of the token that made it, "" where none was asked for
+    created_at: float
+    updated_at: float
+    users: list[str]  # endpoints whose live revisions have it
+
+
 class MadeToken(TokenView):
     """The answer to its making."""
 

@@ -27,6 +27,8 @@ from router.api.guard import check_source
 from router.api.metrics import MEDIA_TYPE, Metrics
 from router.api.read import read_flag, read_tail
 from router.api.revisions import Archive, RevisionRoutes
+from router.api.secrets import SecretRoutes
+from router.api.session import Sessions
 from router.api.tokens import TokenRoutes
 from router.api.views import Views
 from router.core.settings import Settings
@@ -37,6 +39,7 @@ from router.shell.deploys import Deploys
 from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.repositories import Repositories
+from router.shell.secrets import Secrets
 from torpor.errors import NotFound, TorporError
 from torpor.wire import API, CLOUD_PATHS, ENDPOINTS, KNOWN, RETRY_AFTER_MAX, State
 
@@ -65,6 +68,8 @@ class ControlPlane:
     started_at: float
     garbage: Garbage
     archive: Archive
+    sessions: Sessions
+    secrets: Secrets
     cloud: Sequence[BaseRoute] = ()  # BentoCloud's API
 
     def app(self) -> ASGIApp:
@@ -75,7 +80,7 @@ class ControlPlane:
             archive=self.archive,
             views=self.views,
             defaults=self.defaults,
-            creator_of=lambda request: "",
+            creator_of=self.sessions.name,
             refused=answer,
         )
         routes = [
@@ -95,6 +100,7 @@ class ControlPlane:
             Route(f"{API}/tokens/{{token}}", tokens.revoke, methods=["DELETE"]),
             route(f"{API}/bentos/{{name}}/{{version}}", GET=self.has_bento, PUT=self.put_bento),
             Route(f"{API}/gc", GarbageRoutes(self.garbage, self.repositories).gc, methods=["POST"]),
+            *SecretRoutes(self.secrets, self.sessions).routes(),
             *self.cloud,
         ]
         faults: dict[Any, Any] = {TorporError: told, HTTPException: unrouted, Exception: unexpected}

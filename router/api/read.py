@@ -20,13 +20,13 @@ DEPLOY = ("name", "bento", "env", "settings", "secrets", "access", "variant", "r
 RULE = ("kind", "by", "weight")
 
 
-async def read_object(request: HTTPRequest) -> dict[str, Any]:
-    """The body as a JSON object."""
+async def read_object(request: HTTPRequest, most: int = JSON_MAX) -> dict[str, Any]:
+    """The body as a JSON object. `most`: its bytes."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > JSON_MAX:
-            raise BodyTooLarge(f"the body is longer than {JSON_MAX} bytes\nsend less")
+        if len(body) > most:
+            raise BodyTooLarge(f"the body is longer than {most} bytes\nsend less")
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -204,6 +204,11 @@ class Catalog:
     def drop_port(self, name: str) -> None:
         self._ports = {port: holder for port, holder in self._ports.items() if holder != name}
 
+    def using(self, secret: str) -> list[str]:
+        """The endpoints of which the live revision, or one beside it, has a secret."""
+        entries = (*self.endpoints.values(), *self.beside.values())
+        return sorted({endpoint_of(entry.name) for entry in entries if secret in entry.secrets})
+
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Address | None:
         """The endpoint that an address means: 1 its own port, 2 its path, 3 its host; None: the control plane.
 

@@ -21,6 +21,7 @@ from anyio import CancelScope
 
 from router.core.events import Busy, Event, Exited, Failed, Kept, Ready, Unkept
 from router.disk import disk
+from router.launch.files import write_files
 from router.launch.forker import ANSWER_WITHIN, Forker, packets, pair
 from router.launch.forkserver import ForkServer
 from router.launch.logs import Logs, last_lines
@@ -268,6 +269,11 @@ class ProcessLauncher:
         with disk(self._folder):
             state.mkdir(parents=True, exist_ok=True)
             run.mkdir(mode=0o700)
+            try:
+                told = write_files(run, plan.files)
+            except BaseException:
+                self._clear(name)
+                raise
         return {
             "replica": name,
             "endpoint": plan.endpoint,
@@ -275,7 +281,7 @@ class ProcessLauncher:
             "folder": str(plan.folder),
             "bento": str(plan.bento) if plan.bento else None,
             "target": plan.target,
-            "env": {"TORPOR_THREADS": str(share(plan.threads, plan.replicas)), **plan.env},
+            "env": {"TORPOR_THREADS": str(share(plan.threads, plan.replicas)), **plan.env, **told},
             "state_folder": str(state),
             "run_folder": str(run),
             "concurrency": plan.concurrency,

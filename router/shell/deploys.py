@@ -359,8 +359,7 @@ class Deploys:
         )
 
     def _plan(self, entry: Registered, needs: Needs, python: Path, learned: Learned | None) -> Plan:
-        env = {**self._vault.env(entry.secrets), **entry.env}
-        return plan_of(entry, needs, python, env, learned)
+        return plan_of(entry, needs, python, self._vault, learned)
 
     def _entry(self, request: Request, part: Part, number: int) -> Registered:
         before = None if part.variant else self._catalog.endpoints.get(request.name)

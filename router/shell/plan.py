@@ -27,6 +27,7 @@ class Plan:
     modules: tuple[str, ...] = ()  # to preload
     sessions: tuple[dict[str, Any], ...] = ()  # facts of those that the first start opened: to open early
     learn: bool = False  # the first start: report the modules
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # secrets, by place in a folder of their own
 
 
 class Launcher(Protocol):

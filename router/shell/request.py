@@ -132,8 +132,11 @@ class NoVault:
 NO_VAULT = NoVault()
 
 
-def plan_of(entry: Registered, needs: Needs, python: Path, env: dict[str, str], learned: Learned | None) -> Plan:
-    """`env`: with the secrets'. `learned`: None for the first start, which is to report what it imports."""
+def plan_of(entry: Registered, needs: Needs, python: Path, vault: Vault, learned: Learned | None) -> Plan:
+    """Raises NotFound for a secret that is not there.
+
+    `learned`: None for the first start, which is to report what it imports.
+    """
     settings = entry.settings
     return Plan(
         endpoint=entry.name,
@@ -142,11 +145,12 @@ def plan_of(entry: Registered, needs: Needs, python: Path, env: dict[str, str], 
         bento=needs.bento,
         target=needs.target,
         python=python,
-        env=env,
+        env={**vault.env(entry.secrets), **entry.env},
         concurrency=settings.concurrency,
         threads=settings.threads,
         replicas=settings.max_replicas,
         modules=learned.modules if learned else (),
         sessions=tuple(learned.facts.get("sessions", ())) if learned else (),
         learn=learned is None,
+        files=tuple(vault.files(entry.secrets)),
     )

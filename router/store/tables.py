@@ -117,7 +117,9 @@ secrets = Table(
     Column("type", String(16), nullable=False),  # env, file, mountfile
     Column("path", Text, nullable=False),
     Column("stage", String(16), nullable=False),  # build, runtime, all
-    Column("sealed", LargeBinary, nullable=False),  # the items, encrypted with the platform's key
+    Column("keys", JSON, nullable=False),  # of its items: name, and place of a file or null
+    Column("sealed", LargeBinary, nullable=False),  # their values, encrypted with the platform's key
+    Column("creator", String(63), nullable=False),  # the name of the token that made it
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )

@@ -12,6 +12,7 @@ from router.api.cloud.body import Taken
 from router.api.cloud.deployments import DeploymentRoutes
 from router.api.cloud.pods import PodRoutes
 from router.api.cloud.repositories import bento_shown, repository_routes
+from router.api.cloud.secrets import CloudSecretRoutes
 from router.api.cloud.tokens import CloudTokenRoutes
 from router.api.cloud.who import WhoRoutes
 from router.api.session import LoginRoutes, Sessions
@@ -20,6 +21,7 @@ from router.launch.logs import Logs
 from router.shell.deployments import Deployments
 from router.shell.direct import DirectUploads
 from router.shell.engine import Engine
+from router.shell.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Cloud:
     pushed: DirectUploads
     taken: Taken
     sessions: Sessions
+    secrets: Secrets
     memory: int | None
 
     def routes(self) -> list[BaseRoute]:
@@ -41,6 +44,7 @@ class Cloud:
         return [
             *WhoRoutes(self.sessions, self.memory).routes(),
             *CloudTokenRoutes(self.sessions).routes(),
+            *CloudSecretRoutes(self.secrets, self.sessions).routes(),
             *LoginRoutes(self.sessions).routes(),
             *BrowserLogin(self.sessions, self.sessions.clock).routes(),
             *BrowserLogin(self.sessions, self.sessions.clock).routes(),

@@ -87,7 +87,9 @@ def make_secrets() -> None:
         sa.Column("type", sa.String(16), nullable=False),
         sa.Column("path", sa.Text, nullable=False),
         sa.Column("stage", sa.String(16), nullable=False),
+        sa.Column("keys", sa.JSON, nullable=False),
         sa.Column("sealed", sa.LargeBinary, nullable=False),
+        sa.Column("creator", sa.String(63), nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
     )
