@@ -84,14 +84,17 @@ class ProcessLauncher:
         return found
 
     async def close(self) -> None:
-        """Ends templates and fork-servers; the replicas are stopped before."""
-        for template in list(self._templates.values()):
+        """Ends templates and fork-servers, and waits for each; the replicas are stopped before."""
+        for template in self._templates.values():
             template.end()
-            await template.over.wait()
+            template.kill()
         for server in list(self._servers.values()):
             await server.close()
             forget(self._run, f"forkserver-{server.pid}")
         self._servers.clear()
+        for template in list(self._templates.values()):  # nobody is left who would tell how it ends
+            when_gone(template.pid, functools.partial(self._template_over, template))
+            await template.over.wait()
         if self._run_fd >= 0:
             os.close(self._run_fd)
             self._run_fd = -1
@@ -149,8 +152,12 @@ class ProcessLauncher:
         ours, theirs = pair()
         made = self._templates[template] = Template(template, server, ours, path, self._told, self._server_gone)
         try:
-            with theirs, path.open("ab") as log:
-                server.fork(spec, (theirs.fileno(), log.fileno()))
+            try:
+                with theirs, path.open("ab") as log:
+                    server.fork(spec, (theirs.fileno(), log.fileno()))
+            except BaseException:
+                self._template_over(made)  # there is no process
+                raise
             await made.load()
             if made.reason is None:
                 tell(Kept(template, memory(made.pid) or 0))
@@ -159,9 +166,7 @@ class ProcessLauncher:
             await made.over.wait()
         finally:
             made.end()
-            made.kill()
-            self._templates.pop(template)
-            self._clear(template)
+            made.kill()  # a keeping that was given up; whoever forked it tells when it has ended, or `close` sees it
             tell(Unkept(template, made.reason))
 
     async def drop(self, template: str) -> None:
@@ -247,6 +252,8 @@ class ProcessLauncher:
             if packet["ev"] == "forked":
                 template.pid = int(packet["pid"])
                 remember(self._run, template.id, template.pid)
+                if not template.alive:  # it was given up meanwhile
+                    template.kill()
             elif packet["ev"] == "exited":
                 self._template_over(template)
         elif (forked := self._replicas.get(name)) is not None:
@@ -258,6 +265,8 @@ class ProcessLauncher:
                 self._exited(forked, int(packet["status"]))
 
     def _template_over(self, template: Template) -> None:
+        self._templates.pop(template.id, None)
+        self._clear(template.id)
         forget(self._run, template.id)
         template.over.set()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from router.core.events import Exited, Ready
+from router.core.events import Exited, Kept, Ready, Unkept
 from router.launch import process
 from router.launch.forker import packets, pair
 from router.launch.orphans import born
@@ -107,6 +107,29 @@ def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_pa
         for pid in new:
             await gone(pid)
         await stage.launcher.close()
+        assert list((stage.folder / "run").iterdir()) == []
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_launcher_that_closes_over_a_template_leaves_nothing_of_it(play: Play, tmp_path: Path, loaded: bool) -> None:
+    async def scenario() -> None:
+        stage, heard = RealStage(tmp_path), Heard()
+        stage.launcher.open()
+        plan = stage.plan("Good" if loaded else "Slow", learn=False)
+        keeping = asyncio.create_task(stage.launcher.keep("e-1-t", plan, heard.append))
+        while "e-1-t" not in stage.launcher.pids():  # noqa: ASYNC110 - it is told by a plain callback
+            await asyncio.sleep(0.002)
+        if loaded:
+            await heard.until(Kept)
+        pid = stage.launcher.pids()["e-1-t"]
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        assert heard[-1] == Unkept("e-1-t")
+        await stage.launcher.close()
+        assert born(pid) is None
         assert list((stage.folder / "run").iterdir()) == []
 
     play(scenario())

@@ -171,6 +171,8 @@ def run(within: float, seed: int, tell: Callable[[str], None]) -> dict[str, Any]
         for each in callers:
             each.join()
         scene.lost += account(made, before)
+        down(made.data)
+        scene.lost += [f"{name}.pid is left of a platform that was told to end" for name in written(made.data)]
     scene.lost += [f"after the end runs {line}" for line in settle(lambda: list(processes(made.data).values()), 10)]
     return {
         "calls": scene.counts["calls"],
