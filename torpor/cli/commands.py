@@ -8,7 +8,21 @@ from typing import Any
 import click
 
 import torpor
-from torpor.cli import calls, chaos, completion, doctor, endpoints, exits, gc, platform, revisions, show, tokens, top
+from torpor.cli import (
+    calls,
+    chaos,
+    completion,
+    doctor,
+    endpoints,
+    exits,
+    gc,
+    platform,
+    revisions,
+    secrets,
+    show,
+    tokens,
+    top,
+)
 from torpor.cli.group import AS_JSON, CACERT, Torpor
 from torpor.errors import NotFound
 
@@ -32,7 +46,7 @@ for command in (revisions.history, revisions.events, revisions.rollback, revisio
     cli.add_command(command)
 for command in (revisions.terminate, revisions.start):
     cli.add_command(command)
-for command in (chaos.chaos, completion.completion, gc.gc):
+for command in (chaos.chaos, completion.completion, gc.gc, secrets.secrets):
     cli.add_command(command)
 for command in (endpoints.logs, endpoints.rm, tokens.tokens, top.top, doctor.doctor):
     cli.add_command(command)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from torpor.client.connection import (
 from torpor.client.flow import Answer, Ask, Deploy, Flow, Tell, Wait
 from torpor.client.payload import JSON, Method, encoded, methods
 from torpor.errors import BadRequest
-from torpor.wire import API, EndpointView, EventView, MadeToken, RevisionView, RuleView, TokenView
+from torpor.wire import API, EndpointView, EventView, MadeToken, RevisionView, RuleView, SecretView, TokenView
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class Client:
         return cast(Sequence[TokenView], (self._drive(flow.control("GET", "/tokens")))["tokens"])
 
     def create_token(self, name: str, scopes: Sequence[str], expires_in: float | None = None) -> MadeToken:
-        """A new token: its text is `["token"]`, now and never again. `scopes`: call, call:<endpoint>, admin.
+        """A new token: its text is `["token"]`, now and never again. `scopes`: call, call:<endpoint>, api, admin.
 
         `expires_in`: seconds, None for never. Raises BadRequest, and Conflict for a name that is taken.
         """
@@ -181,6 +181,23 @@ class Client:
         """Ends a token, by its id or name, for every call from now on. Raises NotFound."""
         path = f"/tokens/{quote(token, safe='')}"
         return cast(TokenView, self._drive(flow.control("DELETE", path)))
+
+    def secrets(self) -> Sequence[SecretView]:
+        """All secrets, by name, without their values."""
+        return cast(Sequence[SecretView], (self._drive(flow.control("GET", "/secrets")))["secrets"])
+
+    def set_secret(self, name: str, env: Mapping[str, str | None], description: str = "") -> SecretView:
+        """Makes a secret of variables, or replaces all that one holds: where the value is None, it keeps its own.
+
+        Replicas that start from now on have it. Raises BadRequest.
+        """
+        body = encoded({"env": dict(env), "description": description})
+        ask = flow.control("PUT", f"/secrets/{quote(name, safe='')}", headers=JSON, body=body)
+        return cast(SecretView, self._drive(ask))
+
+    def remove_secret(self, name: str) -> SecretView:
+        """Raises NotFound, and Conflict while a live revision has it."""
+        return cast(SecretView, self._drive(flow.control("DELETE", f"/secrets/{quote(name, safe='')}")))
 
     def gc(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> dict[str, Any]:
         """What no revision uses any more: `items` of kind, name, title and size in bytes. Freed without `dry_run`.
