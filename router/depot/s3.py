@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class S3Depot:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._spool = spool
+        for name in ("boto3", "botocore", "s3transfer"):  # at debug they log what they sign, session tokens too
+            logging.getLogger(name).setLevel(logging.WARNING)
         # Path style where the endpoint is named: a server of one's own has no name for each bucket.
         style = {"addressing_style": "path"} if endpoint else {}
         config = Config(
