@@ -118,3 +118,9 @@ def test_the_wheel_serves_an_example_far_from_any_checkout(installed: Installed)
     finally:
         installed.run("torpor", "down")
     assert not (installed.folder / "data" / "torpor.json").exists()
+
+
+def test_the_wheels_platform_survives_what_its_own_chaos_does_to_it(installed: Installed) -> None:
+    told = installed.run("torpor", "chaos", "--for", "3s", "--seed", "1").splitlines()
+    assert told[-1] == "lost: nothing"
+    assert " faults (seed 1)" in told[-2]
