@@ -169,14 +169,16 @@ class Replica:
 
 
 class Line:
-    """A raw connection to a replica with one request on it."""
+    """A raw connection to a replica with one request on it; one that is not `ended` still lacks its body."""
 
-    def __init__(self, address: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+    def __init__(
+        self, address: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, ended: bool = True
+    ) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(WITHIN)
         self.socket.connect(address)
         lines = [f"POST {path} HTTP/1.1", "host: replica", *(f"{name}: {value}" for name, value in headers)]
-        lines += [f"content-length: {len(body)}", "", ""]
+        lines += [f"content-length: {len(body)}", "", ""] if ended else ["", ""]
         self.socket.sendall("\r\n".join(lines).encode() + body)
 
     def leave(self) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.host.hosting import Gate, Replica
+from torpor.host import batch
 from torpor.host.batch import Batches
+from torpor.host.pay import Pay
 from torpor.host.work import WORK, Work
 
 CALLER: ContextVar[str] = ContextVar("caller", default="nobody")
@@ -190,6 +192,52 @@ def test_a_wrong_number_of_results_is_an_error_for_each_call(answers: list[str],
         assert all(told in str(answer) for answer in got[1:])
 
     asyncio.run(play())
+
+
+def test_the_next_batch_waits_for_those_whom_the_last_one_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "AGAIN", 1e9)
+
+    async def play() -> None:
+        played = Played()
+        for value in "ab":
+            await played.call(value)
+        await played.method.begun.wait()
+        waits = await played.call("c")
+        played.method.gate.set()
+        assert await asyncio.gather(*played.calls[:2]) == ["A", "B"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waits.done()
+        await played.call("d")
+        assert not waits.done()
+        await played.call("e")
+        assert await asyncio.gather(*played.calls[2:]) == ["C", "D", "E"]
+        assert played.method.batches == [["a", "b"], ["c", "d", "e"]]
+
+    asyncio.run(play())
+
+
+def test_a_batch_that_would_be_no_cheaper_with_them_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "AGAIN", 1e9)
+
+    async def play() -> None:
+        played = Played()
+        monkeypatch.setattr(played.batches, "pay", Flat(8))
+        for value in "ab":
+            await played.call(value)
+        await played.method.begun.wait()
+        await played.call("c")
+        assert await played.answers() == ["A", "B", "C"]
+        assert played.method.batches == [["a", "b"], ["c"]]
+
+    asyncio.run(play())
+
+
+class Flat(Pay):
+    """Every item has the same price, in a batch of any size."""
+
+    def is_worth(self, items: int, more: int) -> bool:
+        return False
 
 
 # In a replica, over real connections.

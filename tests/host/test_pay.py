@@ -82,3 +82,19 @@ def test_calls_that_come_together_are_one_batch() -> None:
         assert played.method.batches == [["a", "b", "c"]]
 
     asyncio.run(play())
+
+
+def test_waiting_for_more_items_is_worth_it_where_they_are_cheaper_or_nobody_knows() -> None:
+    pay = Pay(64)
+    assert pay.is_worth(3, 8)
+    taught(pay, (3, 0.0028), (5, 0.00255), (8, 0.0024))
+    assert pay.is_worth(3, 8)
+    assert not pay.is_worth(5, 8)  # little is gained
+    assert not pay.is_worth(8, 8)
+    assert pay.is_worth(3, 32)  # never tried
+
+
+def test_waiting_for_items_that_would_not_share_the_batch_is_not_worth_it() -> None:
+    assert not Pay(4).is_worth(4, 8)
+    assert not Pay(4).is_worth(9, 18)
+    assert not taught(Pay(64), (1, 0.032), (2, 0.037), (32, 0.037)).is_worth(1, 8)

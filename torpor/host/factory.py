@@ -6,8 +6,9 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from _bentoml_impl.client import RemoteProxy
@@ -15,8 +16,9 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_impl.tasks import Sqlite3Store
 from _bentoml_sdk.service import set_current_service
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.context import trace_context
+from bentoml._internal.context import server_context, trace_context
 from bentoml._internal.runner.container import AutoContainer
+from bentoml._internal.utils import is_async_callable
 from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +42,7 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         self._made: Any = None
         self._proxy: SelfProxy
         self._server = f"BentoML Service/{service.name}"
+        self.server = self._server.encode()
         self._id_format: str = BentoMLContainer.logging_formatting.get()["span_id"]
         for name in self.dispatchers:
             method = service.apis[name]
@@ -138,15 +141,59 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
         if trace_context.request_id is not None:
             headers["X-BentoML-Request-ID"] = format(trace_context.request_id, self._id_format)
 
+    def written(self, request_id: int) -> bytes:
+        """A request's id as a header says it."""
+        return format(request_id, self._id_format).encode()
+
     @functools.cached_property
     def plain_headers(self) -> bool:
         return not BentoMLContainer.http.response.trace_id.get()
+
+    async def batch_infer(self, name: str, input_args: tuple[Any, ...], input_kwargs: dict[str, Any]) -> Any:
+        """As BentoML's, but that a call whose batch has ended already has its outcome from there."""
+        outcome = OUTCOME.get()
+        if outcome is None:
+            return await super().batch_infer(name, input_args, input_kwargs)
+        OUTCOME.set(None)
+        if outcome.response is not None:
+            self.service.context.response.background.tasks.extend(outcome.response.background.tasks)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
+
+    async def run_batch(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
+        """What BentoML gives its dispatcher, for calls whose method has this one argument."""
+        method = self.service.apis[name]
+        func = getattr(self._service_instance, name).local
+        if self.enable_metrics:
+            self.adaptive_batch_size_hist.labels(
+                runner_name=self.service.name,
+                worker_index=server_context.worker_index,
+                method_name=name,
+                service_version=server_context.bento_version,
+                service_name=server_context.bento_name,
+            ).observe(len(values))
+        batch, indices = AutoContainer.batches_to_batch(values, method.batch_dim[0])
+        result = await func(batch) if is_async_callable(func) else await self._to_thread(func, batch)
+        return list(AutoContainer.batch_to_batches(result, indices, method.batch_dim[1]))
 
     async def _to_thread(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         job = asyncio.ensure_future(super()._to_thread(func, *args, **kwargs))
         if (work := WORK.get()) is not None:
             work.add(job)
         return await asyncio.shield(job)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a call's batch. `response` is BentoML's of the call in whose context the batch ran."""
+
+    result: Any = None
+    error: Exception | None = None
+    response: Any = None
+
+
+OUTCOME: ContextVar[Outcome | None] = ContextVar("outcome", default=None)  # of the call that this task answers
 
 
 class Inner:
@@ -193,5 +240,7 @@ class Watched:
 
 def items(value: Any, batch_dim: int) -> int:
     """How many items a batchable method gets with this value."""
+    if type(value) is list:
+        return len(value)
     size = AutoContainer.get_batch_size(value, batch_dim=batch_dim)
     return int(size[batch_dim] if isinstance(size, tuple) else size)  # BentoML gives a data frame's whole shape

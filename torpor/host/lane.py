@@ -21,7 +21,8 @@ from bentoml._internal.utils.uri import join_paths
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from torpor.host.factory import INNER, Factory, Inner
+from torpor.host.factory import INNER, OUTCOME, Factory, Inner, Outcome
+from torpor.host.short import JSON, Short
 from torpor.host.work import WORK, Work
 
 log = logging.getLogger("uvicorn.error")
@@ -45,6 +46,7 @@ class Lane:
         }
         if not factory.plain:
             self._lean = {}
+        self._short = {path: Short(factory, name) for path, name in self._lean.items() if Short.serves(factory, name)}
         self._timeout: float | None = factory.timeout
         self._whole: ASGIApp | None = None
 
@@ -77,6 +79,28 @@ class Lane:
             await work.ended()
             if complete is not None:
                 complete.over()
+
+    def short(self, scope: Scope) -> Short | None:
+        """The short way of a request's method, where there is one for it."""
+        short = self._short.get(scope["raw_path"]) if scope["method"] == "POST" else None
+        return short if short is not None and media_type(scope) in JSON else None
+
+    def with_outcome(self, outcome: Outcome) -> ASGIApp:
+        """Answers a call whose batch has ended."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            OUTCOME.set(outcome)
+            await self(scope, receive, send)
+
+        return answer
+
+    def too_late(self, work: Work) -> ASGIApp:
+        """Answers a call whose deadline has passed, and ends with its work."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._too_late(send, work)
+
+        return answer
 
     @property
     def whole(self) -> ASGIApp:

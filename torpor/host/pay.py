@@ -44,6 +44,16 @@ class Pay:
         dear = [level for level in costs if level > good]
         return min(self._max, (1 << (min(dear) - 1)) - 1) if dear else self._max
 
+    def is_worth(self, items: int, more: int) -> bool:
+        """Whether it may pay to wait until there are `more` items instead of those; where it was not tried, yes."""
+        have, could = min(items, self._max), min(more, self._max, self.most())
+        if could <= have:
+            return False
+        now, then = (self._kept.get(size.bit_length()) for size in (have, could))
+        if now is None or then is None or not (self._is_known(now) and self._is_known(then)):
+            return True
+        return _middle(then) * DEARER < _middle(now)
+
     def _is_known(self, kept: deque[tuple[int, float]]) -> bool:
         return len(kept) == ENOUGH and kept[0][0] > self._batches - FRESH
 

@@ -127,7 +127,7 @@ class Replica:
         config.load()
         state = State(config.encoded_headers)
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(functools.partial(Line, config, state), sock=self._listener)
+        server = await loop.create_unix_server(functools.partial(Line, config, state, lane), sock=self._listener)
         return state, server
 
     def _ready(self, factory: Factory, before: set[str]) -> None:
