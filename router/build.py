@@ -207,6 +207,7 @@ class Router:
                 taken=taken,
                 sessions=sessions,
                 secrets=self.secrets,
+                archive=self.store,
                 memory=self.config.memory,
             ).routes(),
         )

@@ -70,7 +70,7 @@ class ControlPlane:
     archive: Archive
     sessions: Sessions
     secrets: Secrets
-    cloud: Sequence[BaseRoute] = ()  # BentoCloud's API
+    cloud: Sequence[BaseRoute] = ()  # BentoCloud's API, and the pages
 
     def app(self) -> ASGIApp:
         tokens = TokenRoutes(self.door)
@@ -84,7 +84,6 @@ class ControlPlane:
             refused=answer,
         )
         routes = [
-            Route("/", self.index),
             *(Route(path, healthy) for path in ("/healthz", "/livez", "/readyz")),
             Route("/metrics", self.scrape),
             Route(f"{API}/status", self.status),
@@ -132,10 +131,6 @@ class ControlPlane:
         if path.endswith("metrics"):
             return Response(self.metrics.one(name), media_type=MEDIA_TYPE)
         return PlainTextResponse("\n")
-
-    async def index(self, request: HTTPRequest) -> Response:
-        names = sorted(self.engine.catalog.endpoints)
-        return JSONResponse({"torpor": torpor.__version__, "endpoints": names, "api": API})
 
     async def scrape(self, request: HTTPRequest) -> Response:
         return Response(await self.metrics.all(), media_type=MEDIA_TYPE)

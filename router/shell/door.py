@@ -72,7 +72,8 @@ class Door:
 
     def _needed(self, head: RequestHead, port: int | None) -> Scopes:
         """For what the control plane answers: 1 quiet reads are calls, 2 its health is everybody's, and so are its
-        pages, which ask by themselves, 3 the view of an endpoint is for its callers.
+        pages, which ask by themselves, and its front, which leads a browser to them, 3 the view of an endpoint is for
+        its callers.
         """
         address = self._catalog.resolve(head.path, head.host, port)
         if address is not None:  # 1
@@ -80,6 +81,8 @@ class Door:
         of_cloud = EVERYBODY if head.path in HEALTH else scopes_for(head.method, head.path)  # 2
         if of_cloud is not None:
             return of_cloud
+        if not head.token and head.path.partition(b"?")[0] == b"/":
+            return EVERYBODY
         name = viewed(head.method, head.path)  # 3
         return (ADMIN if name is None else f"{CALL}:{name}",)
 

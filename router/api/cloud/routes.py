@@ -1,4 +1,4 @@
-"""BentoCloud's API as a whole: every route of it."""
+"""BentoCloud's API as a whole: every route of it, and the pages that its command line links to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from router.api.cloud.repositories import bento_shown, repository_routes
 from router.api.cloud.secrets import CloudSecretRoutes
 from router.api.cloud.tokens import CloudTokenRoutes
 from router.api.cloud.who import WhoRoutes
+from router.api.pages.deployed import Archive, Gathering
+from router.api.pages.routes import DeploymentPages
 from router.api.session import LoginRoutes, Sessions
 from router.api.views import Views
 from router.launch.logs import Logs
@@ -36,18 +38,20 @@ class Cloud:
     taken: Taken
     sessions: Sessions
     secrets: Secrets
+    archive: Archive
     memory: int | None
 
     def routes(self) -> list[BaseRoute]:
         bento_of = partial(bento_shown, self.pushed)
         made = DeploymentRoutes(self.deployments, self.taken, self.views.address, bento_of, self.sessions.name)
+        gathering = Gathering(self.deployments, self.engine, self.views, self.archive, self.logs)
         return [
             *WhoRoutes(self.sessions, self.memory).routes(),
             *CloudTokenRoutes(self.sessions).routes(),
             *CloudSecretRoutes(self.secrets, self.sessions).routes(),
             *LoginRoutes(self.sessions).routes(),
             *BrowserLogin(self.sessions, self.sessions.clock).routes(),
-            *BrowserLogin(self.sessions, self.sessions.clock).routes(),
+            *DeploymentPages(gathering, self.sessions).routes(),
             *made.routes(),
             *PodRoutes(self.deployments, self.engine, self.logs).routes(),
             *repository_routes(self.pushed),
