@@ -112,3 +112,17 @@ def test_a_data_folder_that_is_a_file_is_refused_and_one_that_is_not_there_is_ma
 )
 def test_what_is_not_ok_says_what_to_do(check: Check, state: str) -> None:
     assert (check.state, bool(check.remedy)) == (state, state != OK)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "name"),
+    [
+        ('jinja2>=3.1; extra == "platform"', "jinja2"),
+        ('bentoml==1.4.39; extra == "platform"', "bentoml"),
+        ('uvicorn[standard]>=0.34; extra == "platform"', "uvicorn"),
+        ('prometheus-client (>=0.20) ; extra == "platform"', "prometheus-client"),
+        ('uv; extra == "platform"', "uv"),
+    ],
+)
+def test_a_package_is_asked_for_by_its_whole_name(requirement: str, name: str) -> None:
+    assert checks.named(requirement) == name

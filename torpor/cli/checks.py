@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -67,9 +68,8 @@ def python() -> Check:
 def packages() -> Check:
     """The distributions of the extra `platform`."""
     wanted = [line for line in metadata.requires("torpor") or () if 'extra == "platform"' in line]
-    names = [line.split(";")[0].strip().split("[")[0].rstrip("=<>!~0123456789.*, ") for line in wanted]
     there, missing = [], []
-    for name in names:
+    for name in map(named, wanted):
         try:
             there.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -78,6 +78,11 @@ def packages() -> Check:
         return Check("packages", FAIL, f"not installed: {', '.join(missing)}", "pip install 'torpor[platform]'")
     shown = [line for line in there if line.split()[0] in ("bentoml", "onnxruntime", "uvloop", "uv")]
     return Check("packages", OK, ", ".join(shown))
+
+
+def named(requirement: str) -> str:
+    """The distribution that a requirement is of: a name is letters, digits, `.`, `-` and `_`, and nothing else is."""
+    return re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]
 
 
 def configuration(data: Path | None, config: str | None) -> dict[str, Any] | Check:
