@@ -21,10 +21,19 @@ from torpor.cli.platform import answers, down, read_address
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DEFAULT = "http://127.0.0.1:7300"
+DEFAULT = "127.0.0.1:7300"
 
-# What differs from run to run, in this order: versions of bentos and models, replicas' ids, figures, widths of columns.
-VARIES = ((r":[a-z2-7]{16}\b", ":ID"), (r"-[0-9a-f]{8}\b", "-ID"), (r"-?\d+(?:\.\d+)?(?:e-?\d+)?", "0"), (r"\s+", " "))
+# What differs from run to run, in this order: versions of bentos and models, replicas' ids, tokens and their ids, the
+# data folder, figures, widths of columns.
+VARIES = (
+    (r":[a-z2-7]{16}\b", ":ID"),
+    (r"-[0-9a-f]{8}\b", "-ID"),
+    (r"\btp_[\w-]{43}", "TOKEN"),
+    (r"(?<![\w.-])[0-9a-f]{8}(?![\w.-])", "ID"),
+    (r"/\S+/tls/", "/DATA/tls/"),
+    (r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", "0"),
+    (r"\s+", " "),
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def run(command: Command, before: list[str], env: dict[str, str]) -> str:
     """What one command prints, on both outputs, as bash runs it after the lines that set its environment."""
-    line = command.line.replace(DEFAULT, f"http://127.0.0.1:{env['TORPOR_PORT']}")
+    line = command.line.replace(DEFAULT, f"127.0.0.1:{env['TORPOR_PORT']}")
     script = "\n".join((*before, line))
     process = subprocess.Popen(
         ["bash", "-c", script],
