@@ -326,7 +326,7 @@ def _table(defaults: Any, keys: tuple[str, ...]) -> list[str]:
         text, least, most = BOUNDS[key]
         default = "~/.local/share/torpor" if key == "data" else getattr(defaults, key)
         bounds = f"{least:g} to {most:g}" if least is not None and most is not None else ""
-        rows.append(f"| `{key}` | {'' if default is None else f'`{default}`'} | {bounds} | {text} |")
+        rows.append(f"| `{key}` | {'' if default in (None, '') else f'`{default}`'} | {bounds} | {text} |")
     return rows
 
 

@@ -266,15 +266,17 @@ class Repositories:
         key = (found.kind, found.name, found.version)
         if found.digest == spooled.digest:
             return await self._whole(found, spooled, take)
-        fixed = found.whole and key in await self.used(await self.rows.bentos_of_revisions())
+        unpacked = self.copies.of(found.kind)
+        there = found.whole or await anyio.to_thread.run_sync(unpacked.find, *key[1:]) is not None
+        fixed = there and key in await self.used(await self.rows.bentos_of_revisions())
         if found.kind is Kind.MODEL and not fixed:
             await anyio.to_thread.run_sync(self._look, *key, spooled)  # unpacked when a bento asks for it
             return await self._whole(found, spooled, take)
-        unpacked = self.copies.of(found.kind)
         async with _in_thread(unpacked.part(spooled.path, spooled.digest, *key[1:])) as (part, _):
             if fixed:
                 await self._check_same(found, part)
-                return await self._put(replace(found, upload=None))
+                if found.whole:
+                    return await self._put(replace(found, upload=None))
             artifact = await self._whole(found, spooled, take)
             await anyio.to_thread.run_sync(unpacked.publish, part, *key[1:])
             return artifact

@@ -242,6 +242,18 @@ def test_the_same_files_in_another_tar_are_no_change(here: Pushed) -> None:
     assert (after.status, after.digest) == (Status.SUCCESS, before.digest)
 
 
+def test_a_folder_from_before_there_were_repositories_does_not_change_either(here: Pushed) -> None:
+    asyncio.run(push(here, Kind.BENTO, "greeter:1", BENTO))
+    asyncio.run(here.repositories.rows.drop([get(here, Kind.BENTO, "greeter:1")]))
+    (here.bentos.path("greeter:1") / DIGEST).unlink()
+    use(here, "greeter:1")
+    with pytest.raises(Conflict):
+        asyncio.run(push(here, Kind.BENTO, "greeter:1", bento_tar("greeter:1", src__service=b"y")))
+    assert (here.bentos.path("greeter:1") / "src" / "service").read_bytes() == b"x"
+    assert asyncio.run(push(here, Kind.BENTO, "greeter:1", BENTO)).status is Status.SUCCESS
+    assert (here.bentos.path("greeter:1") / DIGEST).exists()
+
+
 def test_what_no_revision_runs_on_may_be_pushed_anew(here: Pushed) -> None:
     asyncio.run(push(here, Kind.BENTO, "greeter:1", BENTO, {"size_bytes": 1}))
     changed = bento_tar("greeter:1", src__service=b"y")
