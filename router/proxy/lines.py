@@ -24,7 +24,7 @@ SESSION, COOKIE = 15, 16  # a browser's session with the control plane; cookies 
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +(%b)" % TOKEN_TEXT.pattern)
 
 # A browser sends a host's cookies to all its ports: to the endpoints' own too, which ours is not for.
-_SESSION: Final = re.compile(rb"(?:^|;)[ \t]*%b=([^;]*)" % SESSION_COOKIE.encode())
+_SESSION: Final = re.compile(rb"(?:^|;)[ \t]*%b=([^;]*?)[ \t]*(?=;|$)" % SESSION_COOKIE.encode())
 
 _HOP: Final = {
     b"content-length": LENGTH,

@@ -118,7 +118,8 @@ def test_each_way_in_asks_and_a_token_opens_what_its_scope_names() -> None:
             callers, admins = [401, 200, 200, 403, 200], [401, 403, 403, 403, 200]
             assert found == {
                 **dict.fromkeys(("call", "own port", "quiet", "by host", "view"), callers),
-                **dict.fromkeys(("control", "index", "log"), admins),
+                **dict.fromkeys(("control", "log"), admins),
+                "index": [200, *admins[1:]],  # without a token it leads to a page
             }
 
     play(scenario)
@@ -305,6 +306,29 @@ def test_an_endpoint_has_paths_like_the_apis_and_sees_no_token() -> None:
             await line.send(f"{own}\r\n".encode())
             assert (await line.message()).headers["content-type"] == "application/json"
             await line.close()
+
+    play(scenario)
+
+
+def test_a_browsers_session_is_for_the_control_plane_alone() -> None:
+    async def scenario() -> None:
+        async with stage() as on:
+            session = "torpor_session=abc"
+            cookies = ("a=1", session, f"a=1; {session}", f"{session};b=2", f"a=1; {session} ; b=2", f"x{session}")
+            for path in ("/endpoints/e/x", "/deployments/e"):
+                for each in cookies:
+                    asked = f"GET {path} HTTP/1.1\r\nHost: t\r\nX-Torpor-Session: 00\r\nCookie: {each}\r\n\r\n"
+                    assert (await on.ask(asked.encode())).status == 200
+            two = f"GET /endpoints/e/x HTTP/1.1\r\nHost: t\r\nCookie: {session}; a=1\r\nCookie: {session}\r\n\r\n"
+            assert (await on.ask(two.encode())).status == 200
+            calls, pages = on.upstream.requests, on.control.requests
+            passed = ["a=1", None, "a=1", "b=2", "a=1; b=2", f"x{session}"]
+            assert [each.headers.get("cookie") for each in calls] == [*passed, "a=1"]
+            assert [each.headers.get("cookie") for each in pages] == passed
+            assert not any("x-torpor-session" in each.headers for each in calls)
+            digest = hashlib.sha256(b"abc").hexdigest()
+            told = [each.headers.get("x-torpor-session") for each in pages]
+            assert told == [None, digest, digest, digest, digest, None]
 
     play(scenario)
 
