@@ -88,6 +88,9 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
     ),
     "memory_limit": ("bytes of one replica, as measured; above it, it is replaced; 0: any number", 0, 1 << 50),
+    "rate": ("calls a second; one more is answered 429, and starts nothing; 0: any number", 0, 1_000_000),
+    "burst": ("calls at once after a rest, within the rate; unset: the rate, at least 1", 1, 1_000_000),
+    "quota": ("calls a day (UTC); one more is answered 429, and starts nothing; 0: any number", 0, 1_000_000_000),
     "threads": ("intra-op threads of a replica, at most the cores divided by max_replicas", 1, 256),
 }
 

@@ -17,6 +17,7 @@
     │   └── ExportRefused     422 export_refused
     ├── TryLater              wait, then retry
     │   ├── QueueFull         429 queue_full
+    │   ├── RateLimited       429 rate_limited
     │   ├── StartFailed       503 start_failed
     │   ├── StartTimeout      503 start_timeout
     │   ├── QueueTimeout      503 queue_timeout
@@ -161,6 +162,13 @@ class TryLater(TorporError):
 
 class QueueFull(TryLater):
     code = "queue_full"
+    status = 429
+
+
+class RateLimited(TryLater):
+    """The endpoint takes no more calls a second, or a day; `detail["limit"]` is `rate` or `quota`."""
+
+    code = "rate_limited"
     status = 429
 
 

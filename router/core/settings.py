@@ -23,4 +23,7 @@ class Settings:
     sleep: str = "auto"  # deep: no process; template: a loaded process to fork from; auto: that, while memory allows
     threads: int = 1  # intra-op threads of one replica, at most its share of the cores
     memory_limit: int = 0  # bytes that one replica may take, by measurement; 0: no limit
+    rate: float = 0.0  # calls a second; one more is answered 429; 0: any number
+    burst: int | None = None  # calls at once after a rest, within the rate; None: the rate, at least 1
+    quota: int = 0  # calls a day (UTC); one more is answered 429; 0: any number
     port: int | None = None  # the endpoint's own port

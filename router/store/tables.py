@@ -37,6 +37,8 @@ endpoints = Table(
     Column("calls", Integer, nullable=False, default=0),
     Column("cold_starts", Integer, nullable=False, default=0),
     Column("last_call_at", Float),
+    Column("day", Integer),  # since the epoch, on which `used` calls counted for its quota
+    Column("used", Integer),
 )
 
 history = Table(

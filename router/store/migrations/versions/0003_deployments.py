@@ -22,6 +22,8 @@ def added() -> dict[str, tuple[sa.Column[Any], ...]]:
             sa.Column("terminated", sa.Boolean, nullable=False, server_default="0"),
             sa.Column("asked", sa.JSON),
             sa.Column("fault", sa.Text),
+            sa.Column("day", sa.Integer),
+            sa.Column("used", sa.Integer),
         ),
         "tokens": (sa.Column("description", sa.Text),),
     }
