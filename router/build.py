@@ -28,22 +28,17 @@ from router.api.session import Sessions
 from router.api.views import Views
 from router.bentos import Bentos
 from router.config import Config, loopback
-from router.core.artifacts import Kind
 from router.core.catalog import Catalog, Registered
 from router.core.effects import Note
 from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
-from router.depot.archive import Bounds
-from router.depot.copies import Copies
-from router.depot.home import depot_of
-from router.depot.spool import Spool
-from router.depot.unpacked import Unpacked
 from router.garbage import Garbage
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
+from router.pushed import pushed_of
 from router.shell.certificates import Certificates
 from router.shell.collector import traces_of
 from router.shell.deployments import Deployments
@@ -55,13 +50,11 @@ from router.shell.gauge import Gauge
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
-from router.shell.repositories import Repositories
 from router.shell.request import Needs
 from router.shell.seal import Seal
 from router.shell.secrets import Secrets
 from router.shell.tokens import Tokens
 from router.store import Store
-from router.store.artifacts import Artifacts
 from router.store.faults import Faults
 from router.store.secrets import SecretRows
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
@@ -357,17 +350,6 @@ def certificates_of(config: Config) -> Certificates | None:
     if config.tls_cert is None or config.tls_key is None:
         return None
     return Certificates(config.tls_cert, config.tls_key)
-
-
-def pushed_of(config: Config, store: Store) -> DirectUploads:
-    """The repositories of bentos and models, and where their bytes are. Raises InvalidConfig."""
-    spool = Spool(config.data / "incoming")
-    depot = depot_of(config.store, config.store_endpoint, config.data, spool.folder)
-    bentos = Unpacked(config.data / "bentos", Kind.BENTO, Bounds())
-    of_models = Bounds(upload=config.max_upload, unpacked=config.max_upload)
-    models = Unpacked(config.data / "models", Kind.MODEL, of_models)
-    rows = Artifacts(store)
-    return DirectUploads(Repositories(rows, depot, spool, Copies(rows, depot, bentos, models)), spool)
 
 
 def replica_id(endpoint: str, revision: int) -> str:
