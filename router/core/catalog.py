@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,6 +128,8 @@ class Catalog:
         self.variants: dict[str, tuple[Variant, ...]] = {}  # by endpoint
         self.terminated: dict[str, Registered] = {}  # kept, and not on the air
         self._splits: dict[str, Split] = {}
+        self.changed: Callable[[], None] = lambda: None  # told after each change of what is on the air
+        self.closed: set[str] = set()  # endpoints that ask for tokens by themselves
         self.changes = 0  # how often what `resolve` finds may have changed
         self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
         self._ports: dict[int, str] = {}
@@ -142,6 +145,10 @@ class Catalog:
         self._quiet[entry.name] = quiet_of(entry)
         if entry.settings.port is not None:
             self._ports[entry.settings.port] = entry.name
+        self.closed.discard(entry.name)
+        if entry.access:
+            self.closed.add(entry.name)
+        self.changed()
 
     def vary(self, name: str, variants: tuple[Variant, ...], entries: dict[str, Registered]) -> list[str]:
         """All variants of an endpoint from now on; the lines that are none any more. `entries`: by line, those that
@@ -168,6 +175,7 @@ class Catalog:
         self.changes += 1
         self.terminated[name] = replace(self.endpoints.pop(name), terminated=True)
         self._quiet.pop(name)
+        self.closed.discard(name)
         self.vary(name, (), {})
 
     def named(self, name: str) -> Registered:
@@ -199,6 +207,7 @@ class Catalog:
         self.vary(name, (), {})
         self.endpoints.pop(name, None)
         self.terminated.pop(name, None)
+        self.closed.discard(name)
         self._quiet.pop(name, None)
 
     def drop_port(self, name: str) -> None:

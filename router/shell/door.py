@@ -18,7 +18,7 @@ HEALTH = frozenset((b"/healthz", b"/livez", b"/readyz"))  # the router's own, fo
 
 class Door:
     """Implements the proxy's `Door`. `required`: tokens are asked for also where none was ever made; `never`: not at
-    all, whatever there is.
+    all, whatever there is. An endpoint's own `access` comes before both.
     """
 
     def __init__(self, calls: Calls, catalog: Catalog, tokens: Tokens, *, required: bool, never: bool = False) -> None:
@@ -37,12 +37,13 @@ class Door:
     def stand(self, proxy: Proxy) -> None:
         """From now on the proxy asks here, as soon as there is something to ask for."""
         self._proxy = proxy
+        self._catalog.changed = self.look
         self.look()
 
     def look(self) -> None:
-        """A token was made: who asked for none may have to ask now."""
+        """A token was made, or an endpoint deployed: who asked for none may have to ask now."""
         if self._proxy is not None:
-            self._proxy.door = self if self.asks else None
+            self._proxy.door = self if self.asks or self._catalog.closed else None
 
     def admit(self, head: RequestHead, port: int | None) -> Target | None:
         """Where the request goes, once 1 its token is known and 2 its scope enough: for a call, and for what else
@@ -51,13 +52,22 @@ class Door:
         try:
             target = self._calls.resolve(head.path, head.host, port)
         except EndpointNotFound as error:  # else it could find out which endpoints there are
-            check(self._holder(head.token), f"{CALL}:{error.detail.get('name', '')}")
+            if self.asks:
+                check(self._holder(head.token), f"{CALL}:{error.detail.get('name', '')}")
             raise
         if target is not None and target.endpoint:
-            check(self._holder(head.token), f"{CALL}:{endpoint_of(target.endpoint)}")
-        elif (needed := self._needed(head, port)) is not EVERYBODY:  # 3
+            self._check_call(head, target.endpoint)
+        elif (address := self._catalog.resolve(head.path, head.host, port)) is not None:  # a quiet read is a call
+            self._check_call(head, address.endpoint)
+        elif self.asks and (needed := self._needed(head)) is not EVERYBODY:  # 3
             check(self._holder(head.token), *needed)
         return target
+
+    def _check_call(self, head: RequestHead, line: str) -> None:
+        endpoint = endpoint_of(line)
+        access = self._catalog.endpoints[endpoint].access
+        if self.asks if access is None else access:
+            check(self._holder(head.token), f"{CALL}:{endpoint}")
 
     def _holder(self, digest: bytes) -> Token:
         if not digest:
@@ -70,20 +80,16 @@ class Door:
             raise Unauthorized("the token is unknown, revoked or over\nget another: `torpor tokens create`")
         return token
 
-    def _needed(self, head: RequestHead, port: int | None) -> Scopes:
-        """For what the control plane answers: 1 quiet reads are calls, 2 its health is everybody's, and so are its
-        pages, which ask by themselves, and its front, which leads a browser to them, 3 the view of an endpoint is for
-        its callers.
+    def _needed(self, head: RequestHead) -> Scopes:
+        """For what the control plane answers: 1 its health is everybody's, and so are its pages, which ask by
+        themselves, and its front, which leads a browser to them, 2 the view of an endpoint is for its callers.
         """
-        address = self._catalog.resolve(head.path, head.host, port)
-        if address is not None:  # 1
-            return (f"{CALL}:{endpoint_of(address.endpoint)}",)
-        of_cloud = EVERYBODY if head.path in HEALTH else scopes_for(head.method, head.path)  # 2
+        of_cloud = EVERYBODY if head.path in HEALTH else scopes_for(head.method, head.path)  # 1
         if of_cloud is not None:
             return of_cloud
         if not head.token and head.path.partition(b"?")[0] == b"/":
             return EVERYBODY
-        name = viewed(head.method, head.path)  # 3
+        name = viewed(head.method, head.path)  # 2
         return (ADMIN if name is None else f"{CALL}:{name}",)
 
 
