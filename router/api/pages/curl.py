@@ -1,11 +1,12 @@
 """Commands that call an endpoint, made from its schema (BentoML's schema.json): to be copied into a shell.
 
-The schema is the service's own text, so everything of it is quoted for the shell.
+The schema is the service's own text: everything of it is quoted for the shell, and none of it names a file to curl.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ TOKEN = '"Authorization: Bearer $TORPOR_TOKEN"'  # in double quotes: the shell p
 JSON = "Content-Type: application/json"
 TEXT = "Content-Type: text/plain; charset=utf-8"
 SAMPLES: dict[str, Any] = {"string": "hello", "integer": 1, "number": 0.5, "boolean": True, "null": None}
+FIELD = re.compile(r"\w+")  # of a form: curl reads a file that the name of another could name
 SUFFIXES = {"image": "png", "audio": "wav", "video": "mp4"}
 
 Schema = Mapping[str, Any]
@@ -74,10 +76,11 @@ def body(taken: Schema) -> list[str]:
             kind = "image/png" if suffix(taken) == "png" else "application/octet-stream"
             return [header(f"Content-Type: {kind}"), f"--data-binary @file.{suffix(taken)}"]
         if taken.get("type") == "string":
-            return [header(TEXT), f"-d {shlex.quote(str(sample(taken, taken)))}"]
+            return [header(TEXT), f"--data-raw {shlex.quote(str(sample(taken, taken)))}"]
     fields = object_of(taken.get("properties"))
     if any(is_file(object_of(each)) for each in fields.values()):  # 2
-        return [form(str(name), object_of(each), taken) for name, each in asked(taken, fields)]
+        named = [(name, object_of(each)) for name, each in asked(taken, fields) if FIELD.fullmatch(name)]
+        return [form(name, each, taken) for name, each in named]
     return [header(JSON), f"-d {shlex.quote(as_json(sample(taken, taken)))}"]  # 3
 
 

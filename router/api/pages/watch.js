@@ -21,17 +21,20 @@
     }
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
+  // Whether somebody follows a log: it goes on showing its end.
   const atEnd = (each) => each.matches("pre.log") && each.scrollTop + each.clientHeight >= each.scrollHeight - 4;
   async function refresh() {
     clearTimeout(timer);
     try {
       const answer = await fetch(location.href, { cache: "no-store" });
       if (answer.redirected || !answer.ok) return location.reload();
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const template = document.createElement("template"); // in it nothing is run, loaded or applied
+      template.innerHTML = await answer.text();
+      const page = template.content;
       const there = [...parts(page)].map((each) => each.id).join();
       if (there !== [...parts(document)].map((each) => each.id).join()) return location.reload();
-      document.title = page.title;
-      main.dataset.underWay = page.getElementById("main").dataset.underWay;
+      document.title = page.querySelector("title").textContent;
+      main.dataset.underWay = page.querySelector("#main").dataset.underWay;
       for (const next of parts(page)) replace(document.getElementById(next.id), next);
     } catch { /* the platform is away: it is asked again */ }
     plan();
@@ -49,8 +52,8 @@
     try {
       await navigator.clipboard.writeText(command.textContent);
       document.getElementById("said").textContent = "The command is copied.";
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; getSelection().removeAllRanges(); }, 1500);
+      button.firstChild.data = "Copied";
+      setTimeout(() => { button.firstChild.data = "Copy"; getSelection().removeAllRanges(); }, 1500);
     } catch { /* it is selected, to be copied by hand */ }
   });
   document.documentElement.classList.add("scripted");
