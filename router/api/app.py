@@ -115,7 +115,8 @@ class ControlPlane:
             except TorporError as error:
                 if scope["type"] == "websocket":
                     return await WebSocketClose(1008, error.message)(scope, receive, send)
-                return await answer(error)(scope, receive, send)
+                shape = sentence if scope["path"].startswith(CLOUD_PATHS) else answer
+                return await shape(error)(scope, receive, send)
             return await app(scope, receive, send)
 
         return front

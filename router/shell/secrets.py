@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from secrets import token_hex
@@ -24,6 +25,8 @@ from router.core.secrets import (
 )
 from router.shell.seal import Seal
 from torpor.errors import BadRequest, Conflict, InvalidConfig, NotFound
+
+log = logging.getLogger("torpor.secrets")
 
 
 class Kept(Protocol):
@@ -52,8 +55,13 @@ class Secrets:
         self._writing = asyncio.Lock()
 
     def load(self) -> None:
-        """What the store has. Blocks."""
+        """What the store has. Blocks. A key that cannot be used is told now, and refuses the starts that need it."""
         self._all = {secret.name: (secret, sealed) for secret, sealed in self._kept.all()}
+        try:
+            for secret, sealed in list(self._all.values())[:1]:
+                self._values(secret, sealed)
+        except InvalidConfig as error:
+            log.warning("%s", error.message.replace("\n", "; "))
 
     def all(self) -> list[Secret]:
         """By name."""

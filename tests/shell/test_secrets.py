@@ -113,11 +113,14 @@ def test_the_key_is_made_at_first_need_for_its_owner_alone(tmp_path: Path) -> No
         assert there.key.read_bytes() == first
 
 
-def test_a_key_that_others_may_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_key_that_others_may_read_is_refused_with_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with vault(tmp_path) as there:
         asyncio.run(there.opened().create("s", env(A="1"), ""))
         there.key.chmod(0o640)
         opened = there.opened()
+        assert f"chmod 600 {there.key}" in caplog.text, "its owner is told when the router starts"
         with pytest.raises(InvalidConfig, match=f"chmod 600 {there.key}"):
             opened.env(["s"])
         with pytest.raises(InvalidConfig, match="has the mode 0640"):

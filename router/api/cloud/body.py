@@ -10,12 +10,13 @@ from typing import Any
 from router.config import parse_settings
 from router.core.settings import Settings
 from router.core.split import KINDS, Rule
+from router.launch.machine import cores
 from router.shell.request import Part, Request
 from torpor.errors import BadRequest
 
 # What torpor makes of a service's settings; whatever else is there is kept and told back.
 WINDOW_MAX = 3600  # seconds of `scale_down_stabilization_window`
-CPU = re.compile(r"cpu\.(\d{1,3})")  # instance types of `router/api/cloud/who.py`
+CPU = re.compile(r"cpu\.(\d{1,3}|max)")  # instance types of `router/api/cloud/who.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _of_service(
     if service.cold_start_timeout:
         wanted["start_within"] = service.cold_start_timeout
     if service.instance_type and (match := CPU.fullmatch(service.instance_type)):
-        wanted["threads"] = max(1, int(match[1]))
+        wanted["threads"] = cores() if match[1] == "max" else max(1, int(match[1]))
     return env, parse_settings(wanted, taken.defaults)
 
 
