@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from torpor.chaos.faults import CUT, EXPLAINABLE, UNREACHABLE, Fault
+from torpor.chaos.faults import CODES, CUT, UNREACHABLE, Fault, met
 from torpor.errors import BY_CODE
 
 DEADLINE = 30.0  # seconds in which every call has an answer or an error
@@ -71,7 +71,7 @@ def caller(scene: Scene, rng: random.Random) -> None:
 def one(url: str, endpoint: str, kind: str, rng: random.Random) -> str | None:
     """One call: None when it went as it should; "wrong ..." and "error ..." are lost.
 
-    Anything else begins with what a fault may explain: a code of torpor's errors, `unreachable` or `cut`.
+    Anything else begins with what a fault may explain, as `CAUSES` calls it.
     """
     at = f"{url}/endpoints/{endpoint}"
     name = str(rng.random())
@@ -99,9 +99,9 @@ def one(url: str, endpoint: str, kind: str, rng: random.Random) -> str | None:
 
 
 def judged(answer: httpx.Response, wanted: int, right: str | None) -> str | None:
-    code = code_of(answer)
-    if code in EXPLAINABLE and answer.status_code == BY_CODE[code].status:
-        return f"{code} {answer.status_code} {answer.text[:200]}"
+    code, error = error_of(answer)
+    if code in CODES and answer.status_code == BY_CODE[code].status:
+        return f"{met(code, error)} {answer.status_code} {error[:200]}"
     if answer.status_code != wanted:
         return f"error {answer.status_code} {answer.text[:200]}"
     if right is not None and answer.text != right:
@@ -109,12 +109,12 @@ def judged(answer: httpx.Response, wanted: int, right: str | None) -> str | None
     return None
 
 
-def code_of(answer: httpx.Response) -> str:
-    """The code of torpor's error that an answer is, "" when it is none."""
+def error_of(answer: httpx.Response) -> tuple[str, str]:
+    """Code and text of torpor's error that an answer is, empty when it is none."""
     if answer.status_code < 400 or "json" not in answer.headers.get("content-type", ""):
-        return ""
+        return "", ""
     body = answer.json()
-    return str(body.get("code", "")) if isinstance(body, dict) else ""
+    return (str(body.get("code", "")), str(body.get("error", ""))) if isinstance(body, dict) else ("", "")
 
 
 def counted(http: httpx.Client, at: str) -> str | None:

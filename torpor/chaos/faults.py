@@ -12,14 +12,18 @@ AFTERMATH = 8.0  # seconds in which a start that failed puts the next ones off: 
 # What a caller meets, beside the codes of torpor's errors.
 UNREACHABLE = "unreachable"  # nobody took the connection
 CUT = "cut"  # the connection broke before the end of the answer
+# `start_failed` by the reason that it gives: a service that raised, a process that was killed, one that was not forked.
+RAISED, KILLED, UNFORKED = "start_raised", "start_killed", "start_unforked"
+REASONS = {"told to fail": RAISED, "was killed by SIG": KILLED, "a forking process is gone": UNFORKED}
+CODES = frozenset(("replica_died", "bad_answer", "start_failed", "queue_timeout"))  # that some fault may cause
 
 DIED = frozenset(("replica_died", CUT))
-FAILED = frozenset(("start_failed",))
+FAILED = frozenset(REASONS.values())
 # What a kind of fault may cause. A replica that leaks, forks or is deaf to TERM is nothing that a caller may notice.
 CAUSES: dict[str, frozenset[str]] = {
-    "a replica is killed": DIED | FAILED,
-    "a fork-server is killed": DIED | FAILED,
-    "a template is killed": DIED | FAILED,
+    "a replica is killed": DIED | {KILLED},
+    "a fork-server is killed": DIED | {KILLED, UNFORKED},
+    "a template is killed": DIED | {KILLED, UNFORKED},
     "the platform is killed": frozenset((UNREACHABLE, CUT)),
     "a replica ends itself": DIED,
     "a replica answers garbage": frozenset(("bad_answer", CUT)),
@@ -27,11 +31,17 @@ CAUSES: dict[str, frozenset[str]] = {
     "a replica is deaf to TERM": frozenset(),
     "a replica leaks": frozenset(),
     "a replica forks": frozenset(),
-    "starts fail": FAILED,
+    "starts fail": frozenset((RAISED,)),
     "an endpoint is put to sleep": frozenset(),
     "an endpoint is forced to sleep": frozenset(("queue_timeout",)),  # who waits is refused; what runs is not cut off
 }
-EXPLAINABLE = frozenset().union(*CAUSES.values())
+
+
+def met(code: str, error: str) -> str:
+    """What CAUSES calls an error of torpor's; a start that failed for another reason than these has no cause."""
+    if code != "start_failed":
+        return code
+    return next((what for words, what in REASONS.items() if words in error), code)
 
 
 @dataclass

@@ -6,12 +6,13 @@ import json
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
 from tests.system.running import TORPOR, clean_environment
 from torpor.chaos.callers import Scene, judged
-from torpor.chaos.faults import AFTERMATH, LINGER, Fault
+from torpor.chaos.faults import AFTERMATH, CAUSES, LINGER, Fault
 from torpor.chaos.look import processes, unsettled
 from torpor.cli.commands import cli
 
@@ -49,8 +50,12 @@ def test_an_error_is_explained_by_a_fault_around_it_and_by_no_other() -> None:
         ("a replica is killed", "bad_answer", False),
         ("a replica is killed", "unreachable", False),
         ("a replica answers garbage", "bad_answer", True),
-        ("a replica answers garbage", "start_failed", False),
-        ("starts fail", "start_failed", True),
+        ("a replica is killed", "start_killed", True),
+        ("a replica is killed", "start_raised", False),
+        ("a replica answers garbage", "start_killed", False),
+        ("a fork-server is killed", "start_unforked", True),
+        ("starts fail", "start_raised", True),
+        ("starts fail", "start_killed", False),
         ("starts fail", "cut", False),
         ("the platform is killed", "unreachable", True),
         ("the platform is killed", "replica_died", False),
@@ -74,18 +79,32 @@ def test_a_fault_explains_only_what_its_kind_may_cause_and_only_of_what_it_touch
 def test_a_start_that_failed_explains_errors_for_as_long_as_it_puts_others_off() -> None:
     fault = Fault("a replica is killed", 10.0, 11.0, {"deep"})
     later = 11.0 + (LINGER + AFTERMATH) / 2
-    assert fault.explains("deep", "start_failed", later, later + 1)
+    assert fault.explains("deep", "start_killed", later, later + 1)
     assert not fault.explains("deep", "replica_died", later, later + 1)
 
 
 def test_a_wrong_answer_and_an_unknown_error_are_no_faults_work() -> None:
-    import httpx
-
     assert judged(httpx.Response(200, text="hello a"), 200, "hello a") is None
     assert str(judged(httpx.Response(200, text="hello b"), 200, "hello a")).startswith("wrong")
     assert str(judged(httpx.Response(404, json={"code": "endpoint_not_found"}), 200, None)).startswith("error")
     assert str(judged(httpx.Response(500, json={"code": "replica_died"}), 200, None)).startswith("error 500")
     assert str(judged(httpx.Response(502, json={"code": "replica_died"}), 200, None)).startswith("replica_died 502")
+
+
+@pytest.mark.parametrize(
+    ("reason", "what"),
+    [
+        ("it was killed by SIGKILL", "start_killed"),
+        ("RuntimeError: told to fail", "start_raised"),
+        ("a forking process is gone: -", "start_unforked"),
+        ("it exited with status 1", "start_failed"),
+    ],
+)
+def test_a_start_that_failed_is_told_apart_by_its_reason(reason: str, what: str) -> None:
+    body = {"code": "start_failed", "error": f"a replica of 'deep' could not start: {reason}\nits log has the rest"}
+    found = str(judged(httpx.Response(503, json=body), 200, None)).split()[0]
+    assert found == what
+    assert any(found in causes for causes in CAUSES.values()) == (what != "start_failed")
 
 
 def test_what_is_left_over_is_seen(tmp_path: Path) -> None:
