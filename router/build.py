@@ -163,6 +163,8 @@ class Router:
                 self.catalog.terminate(entry.name)
             else:
                 self.engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
+        for name, day, used in self.store.used():
+            self.engine.rates.restore(name, day, used)
         beside: dict[str, list[tuple[Variant, Registered]]] = {}
         for variant, entry in self.store.variants():
             beside.setdefault(endpoint_of(entry.name), []).append((variant, entry))
@@ -259,6 +261,9 @@ class Router:
         if rows:
             await self.store.count(rows)
             written |= last_calls
+        if used := self.engine.rates.unwritten():
+            await self.store.use(used)
+            self.engine.rates.wrote(used)
         await self.door.tokens.write_used()
 
     async def _bound_logs(self) -> None:
@@ -315,6 +320,7 @@ def build(config: Config) -> Router:
     def forget(endpoint: str) -> None:
         logs.remove(endpoint)
         meters.forget(endpoint)
+        engine.rates.forget(endpoint)
         if listeners.proxy is not None:
             listeners.proxy.tallies.forget(endpoint)
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)

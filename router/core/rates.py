@@ -125,7 +125,7 @@ class Rates:
 
     def unwritten(self) -> list[tuple[str, int, int]]:
         """(endpoint, day, calls used) of those with a quota, where that is not what was written last."""
-        rows = [(m.endpoint, m.day, m.used) for m in self._meters.values() if m.quota]
+        rows = [(m.endpoint, m.day, m.used) for m in list(self._meters.values()) if m.quota]
         return [row for row in rows if self._written.get(row[0]) != row[1:]]
 
     def wrote(self, rows: list[tuple[str, int, int]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,7 @@ from anyio.abc import TaskStatus
 from router.core import effects as ef
 from router.core import events as ev
 from router.core.catalog import Address, Catalog
+from router.core.rates import Rates
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 from router.core.split import Split, header_value, query_value
@@ -39,6 +41,7 @@ class Engine:
     """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history.
 
     `plan` makes the plan of a live revision; it is asked once a revision. `memory` is in bytes, None for no limit.
+    `today` gives seconds since the epoch, for the calls of a day.
     """
 
     def __init__(
@@ -50,11 +53,15 @@ class Engine:
         note: Callable[[ef.Note], None],
         plan: Callable[[str, int], Awaitable[Plan]],
         memory: int | None = None,
+        today: Callable[[], float] = time.time,
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
         self.gone: Callable[[str], None] = lambda address: None  # told the address of each replica that has exited
         self.schedule = Schedule(name, memory)
+        self.rates = Rates()
+        self._meters = self.rates.lines
+        self._today = today
         self._nothing_before = self.schedule.slots.nothing_before
         self._clock = clock
         self.efforts = Efforts(launcher, plan, self.tell, self.schedule.shelf.templates)
@@ -177,6 +184,10 @@ class Engine:
         return Target(line or target.endpoint, target.path)
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:
+        meter = self._meters.get(target.endpoint)
+        if meter is not None and (error := meter.admit(self._clock(), self._today())) is not None:
+            call.refused(error)
+            return
         replica = None if self._stepping else self.schedule.slots.reserve(target.endpoint, self._clock())
         if replica is None:
             self.tell(ev.Wanted(target.endpoint, self._expect(call), queue_within))
@@ -246,6 +257,7 @@ class Engine:
         """
         self.efforts.forget(endpoint)  # the trial's plan too: it was one that learns
         self._trials.pop(endpoint, None)
+        self.rates.live(endpoint, settings, self._clock())
         self.tell(ev.Deployed(endpoint, revision, settings, memory))
 
     async def wake(self, endpoint: str) -> None:
@@ -269,6 +281,7 @@ class Engine:
 
     async def remove(self, endpoint: str) -> None:
         """Returns when the endpoint is gone and its calls are drained."""
+        self.rates.gone(endpoint)
         await self._when_asleep(endpoint, ev.Removed(endpoint))
         self.efforts.forget(endpoint)
 

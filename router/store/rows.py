@@ -152,6 +152,16 @@ def terminate(connection: Connection, name: str, whether: bool) -> None:
         connection.execute(delete(variants).where(variants.c.endpoint == name))
 
 
+def used(connection: Connection) -> list[tuple[str, int, int]]:
+    query = select(endpoints.c.name, endpoints.c.day, endpoints.c.used).where(endpoints.c.day.is_not(None))
+    return [(row.name, row.day, row.used) for row in connection.execute(query)]
+
+
+def use(connection: Connection, counts: list[tuple[str, int, int]]) -> None:
+    for name, day, calls in counts:
+        connection.execute(update(endpoints).where(endpoints.c.name == name).values(day=day, used=calls))
+
+
 def note(connection: Connection, endpoint: str, at: float, kind: str, text: str) -> None:
     if connection.execute(select(endpoints.c.name).where(endpoints.c.name == endpoint)).first() is None:
         return

@@ -126,6 +126,14 @@ class Store:
 
         await self.write(run)
 
+    def used(self) -> list[tuple[str, int, int]]:
+        """(name, day, calls of that day) of endpoints that have or had a quota. Blocks."""
+        return self.read(rows.used)
+
+    async def use(self, used: list[tuple[str, int, int]]) -> None:
+        """Sets (name, day, calls of that day) for many endpoints at once."""
+        await self.write(lambda connection: rows.use(connection, used))
+
     def note(self, endpoint: str, kind: str, text: str) -> None:
         """Appends to an endpoint's history, some time soon; nothing where the endpoint is gone by then."""
         at = time.time()

@@ -35,7 +35,7 @@ FULL = Registered(
     revision=3,
     bento="embedding:abc",
     env={"GREETING": "grüß Gott", "EMPTY": ""},
-    settings=Settings(1.5, 2.5, 3.5, 4, 5, 6.5, 7.5, 8, 2, 9.5, 10.5, "deep", 11, 12, 7401),
+    settings=Settings(1.5, 2.5, 3.5, 4, 5, 6.5, 7.5, 8, 2, 9.5, 10.5, "deep", 11, 12, 13.5, 14, 15, 7401),
     created_at=1_700_000_000.25,
     learned=Learned(
         modules=("numpy", "tokenizers"),
@@ -360,3 +360,20 @@ def test_events_are_the_last_ones_with_what_was_noted_just_before(tmp_path: Path
             store.note("e", "deployed", str(number))
         assert [text for _, _, text in asyncio.run(store.events("e", 2))] == ["3", "4"]
         assert asyncio.run(store.events("nobody", 2)) == []
+
+
+def test_the_calls_of_a_day_are_kept_with_the_endpoint_and_go_with_it(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        for name in ("e", "f", "unlimited"):
+            await store.put(Change.of(entry(name)))
+        await store.use([("e", 20_000, 3), ("f", 20_000, 1), ("gone", 20_000, 5)])
+        await store.use([("e", 20_001, 2)])
+        await store.put(Change.of(entry("e", 2)))
+        assert store.used() == [("e", 20_001, 2), ("f", 20_000, 1)]
+        await store.delete("e")
+        await store.put(Change.of(entry("e")))
+
+    with opened(tmp_path) as store:
+        asyncio.run(scenario(store))
+    with opened(tmp_path) as store:
+        assert store.used() == [("f", 20_000, 1)]
