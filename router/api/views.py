@@ -74,12 +74,12 @@ class Views:
         )
 
     def address(self, name: str, port: int | None) -> str:
-        """Where an endpoint is reached with no path before its own: by its port, or by its name."""
+        """Where an endpoint is reached with no path before its own: by its port, or by its name; else by its path."""
         scheme, _, rest = self._url.partition("://")
         host, _, main = rest.rpartition(":")
-        if port is None and self._domain:
-            return f"{scheme}://{name}.{self._domain}:{main}"
-        return f"{scheme}://{host}:{port or main}"
+        if port is not None:
+            return f"{scheme}://{host}:{port}"
+        return f"{scheme}://{name}.{self._domain}:{main}" if self._domain else f"{self._url}{ENDPOINTS}/{name}"
 
     def all(self) -> list[EndpointView]:
         return [self.endpoint(n) for n in sorted((*self._engine.catalog.endpoints, *self._engine.catalog.terminated))]
