@@ -81,9 +81,9 @@ class Garbage:
         if each.kind == "object":
             return await self._free_object(each.name)
         if each.kind == "upload":
-            key, _, upload = each.name.partition("/")
             assert self._repositories.depot.direct is not None
-            await self._repositories.depot.direct.abort(key, upload or None)
+            place, _, upload = each.name.partition("?")
+            await self._repositories.depot.direct.forget(place, upload)
             return True
         kind, (name, _, version) = Kind(each.kind), each.name.partition(":")
         async with self._repositories.freeing:
@@ -168,7 +168,7 @@ class Garbage:
         if direct is None:
             return []
         left = await direct.left(self._clock() - UPLOAD_AGE)
-        return [Unused("upload", f"{key}/{upload}", size) for key, upload, size in left]
+        return [Unused("upload", f"{place}?{upload}".rstrip("?"), size) for place, upload, size in left]
 
 
 def _removed(folder: Path) -> bool:

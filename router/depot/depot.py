@@ -89,5 +89,12 @@ class Direct(Protocol):
         ...
 
     async def left(self, before: float) -> list[tuple[str, str, int]]:
-        """Uploads that began before an instant and did not end: key, id ("": not in parts), bytes."""
+        """Uploads that began before an instant and did not end: place, id ("": not in parts), bytes.
+
+        Those of a router that was killed too.
+        """
+        ...
+
+    async def forget(self, place: str, upload: str) -> None:
+        """One of those."""
         ...

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import hashlib
 import logging
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ LINK_WITHIN = 6 * 3600  # seconds that a link is good for
 CONNECT_WITHIN = 10.0
 ANSWER_WITHIN = 60.0  # seconds without a byte
 TRIES = 4  # of one request, by boto3
+INCOMING = "incoming/"  # below the prefix: uploads past the router that are under way
+# Nothing else of a bucket is looked at: it may be others' too.
+OURS = re.compile(r"incoming/(?:bento|model)-[0-9a-f]{32}|([0-9a-f]{2})/\1[0-9a-f]{62}")
 ABSENT = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 WRONG_PARTS = ("InvalidPart", "InvalidPartOrder", "EntityTooSmall", "NoSuchUpload", "MalformedXML")
 
@@ -122,14 +126,21 @@ class S3Depot:
             raise _failed(error) from error
 
     async def abort(self, key: str, upload: str | None) -> None:
+        if upload is not None:
+            await self.forget(f"{INCOMING}{key}", upload)
+        await self.forget(f"{INCOMING}{key}", "")
+
+    async def forget(self, place: str, upload: str) -> None:
         def run() -> None:
-            if upload is not None:
-                try:
-                    self._client.abort_multipart_upload(**self._at(key), UploadId=upload)
-                except ClientError as error:
-                    if _code(error) not in ABSENT:
-                        raise
-            self._client.delete_object(**self._at(key))
+            at = {"Bucket": self._bucket, "Key": self._prefix + place}
+            if not upload:
+                self._client.delete_object(**at)
+                return
+            try:
+                self._client.abort_multipart_upload(**at, UploadId=upload)
+            except ClientError as error:
+                if _code(error) not in ABSENT:
+                    raise
 
         await self._ask(run)
 
@@ -151,15 +162,20 @@ class S3Depot:
         return await self._ask(lambda: list(self._left(before)))
 
     def _left(self, before: float) -> Iterator[tuple[str, str, int]]:
-        at = {"Bucket": self._bucket, "Prefix": self._incoming("")}
-        for page in self._client.get_paginator("list_objects_v2").paginate(**at):
-            for each in page.get("Contents", ()):
-                if each["LastModified"].timestamp() < before:
-                    yield str(each["Key"]).removeprefix(at["Prefix"]), "", int(each["Size"])
-        for page in self._client.get_paginator("list_multipart_uploads").paginate(**at):
-            for each in page.get("Uploads", ()):
-                if each["Initiated"].timestamp() < before:
-                    yield str(each["Key"]).removeprefix(at["Prefix"]), str(each["UploadId"]), 0
+        for each in self._pages("list_objects_v2", "Contents", self._incoming("")):
+            if each["LastModified"].timestamp() < before:
+                yield self._place(each), "", int(each["Size"])
+        for each in self._pages("list_multipart_uploads", "Uploads", self._prefix):
+            if each["Initiated"].timestamp() < before:
+                yield self._place(each), str(each["UploadId"]), 0
+
+    def _pages(self, operation: str, key: str, prefix: str) -> Iterator[Any]:
+        """What a listing has of ours."""
+        for page in self._client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=prefix):
+            yield from (each for each in page.get(key, ()) if OURS.fullmatch(self._place(each)))
+
+    def _place(self, found: Any) -> str:
+        return str(found["Key"]).removeprefix(self._prefix)
 
     def _take(self, spooled: Spooled) -> None:
         """In parts where it is large; boto3 aborts those of an upload that fails."""
@@ -176,12 +192,10 @@ class S3Depot:
         return True
 
     def _listed(self) -> Iterator[Object]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-        for page in pages:
-            for each in page.get("Contents", ()):
-                name = str(each["Key"]).removeprefix(self._prefix).partition("/")[2]
-                if DIGEST.fullmatch(name):
-                    yield Object(name, int(each["Size"]), each["LastModified"].timestamp())
+        for each in self._pages("list_objects_v2", "Contents", self._prefix):
+            if not self._place(each).startswith(INCOMING):
+                digest = self._place(each).partition("/")[2]
+                yield Object(digest, int(each["Size"]), each["LastModified"].timestamp())
 
     async def _stream(self, key: str, absent: Exception) -> tuple[int, AsyncIterator[bytes]]:
         found = await self._ask(lambda: self._client.get_object(Bucket=self._bucket, Key=key), absent)
@@ -212,7 +226,7 @@ class S3Depot:
         return {"Bucket": self._bucket, "Key": self._incoming(key)}
 
     def _incoming(self, key: str) -> str:
-        return f"{self._prefix}incoming/{key}"
+        return f"{self._prefix}{INCOMING}{key}"
 
     def _key(self, digest: str) -> str:
         assert DIGEST.fullmatch(digest), digest

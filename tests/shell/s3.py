@@ -42,9 +42,15 @@ class Server:
         found = self._client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())
         return [str(each["Key"]) for each in found]
 
+    def begin(self, key: str) -> str:
+        """An upload in parts of which none comes; its id."""
+        return str(self._client().create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"])
+
     def clear(self) -> None:
         for key in self.names():
             self._client().delete_object(Bucket=BUCKET, Key=key)
+        for each in self._client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()):
+            self._client().abort_multipart_upload(Bucket=BUCKET, Key=each["Key"], UploadId=each["UploadId"])
 
     def overwrite(self, key: str, body: bytes) -> None:
         self._client().put_object(Bucket=BUCKET, Key=key, Body=body)

@@ -23,6 +23,7 @@ from torpor.errors import BadRequest, BodyTooLarge, InternalError, NotFound
 
 BODY = random.Random(0).randbytes(300_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
+LINKED, PARTED = "bento-" + "0" * 32, "model-" + "0" * 32
 
 
 @pytest.fixture(scope="module")
@@ -225,18 +226,33 @@ def test_parts_that_a_client_sends_are_put_together(s3: S3Depot, server: Server)
 
 def test_uploads_that_nobody_ended_are_told_and_given_up(s3: S3Depot, server: Server) -> None:
     async def scenario() -> None:
-        assert (await sent(await s3.put_link("linked"), BODY)).status_code == 200
-        upload = await s3.begin("parted")
+        assert (await sent(await s3.put_link(LINKED), BODY)).status_code == 200
+        upload = await s3.begin(PARTED)
         assert await s3.left(0.0) == []
         left = await s3.left(1e12)
-        assert sorted(left) == [("linked", "", len(BODY)), ("parted", upload, 0)]
-        for key, number, _ in left:
-            await s3.abort(key, number or None)
+        assert sorted(left) == [(f"incoming/{LINKED}", "", len(BODY)), (f"incoming/{PARTED}", upload, 0)]
+        for place, number, _ in left:
+            await s3.forget(place, number)
         assert await s3.left(1e12) == []
-        await s3.abort("parted", upload)
+        await s3.abort(PARTED, upload)
 
     asyncio.run(scenario())
     assert (server.names(), server.parts()) == ([], [])
+
+
+def test_an_upload_of_the_routers_own_that_was_killed_is_told_too(s3: S3Depot, server: Server) -> None:
+    upload = server.begin(f"{DIGEST[:2]}/{DIGEST}")
+    assert asyncio.run(s3.left(1e12)) == [(f"{DIGEST[:2]}/{DIGEST}", upload, 0)]
+    asyncio.run(s3.forget(f"{DIGEST[:2]}/{DIGEST}", upload))
+    assert server.parts() == []
+
+
+def test_what_others_have_in_the_bucket_is_left_alone(s3: S3Depot, server: Server) -> None:
+    for key in ("readme.txt", "incoming/mail", f"data/{DIGEST}", f"00/{DIGEST[:-2]}"):
+        server.overwrite(key, b"theirs")
+        server.begin(key)
+    assert asyncio.run(s3.left(1e12)) == []
+    assert asyncio.run(s3.objects()) == []
 
 
 def test_a_store_that_cannot_be_reached_is_said_so(spool: Spool, server: Server) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 
 from router.core.artifacts import Artifact, Kind, Status
 from router.core.catalog import Change, Learned, Registered
@@ -189,6 +192,35 @@ def test_a_bento_whose_model_was_not_pushed_says_so_until_it_is(
         here.bentos.needs("greeter:1")
     asyncio.run(push(here, Kind.MODEL, "words:1", MODEL))
     assert here.bentos.needs("greeter:1").bento.name == "1"
+
+
+def test_a_bento_with_pushed_models_has_links_to_the_others_too(here: Pushed, tmp_path: Path) -> None:
+    """BentoML looks into no other store, once a bento has one of its own."""
+    own = ModelStore(tmp_path / "own")
+    saved = tmp_path / "own" / "signs" / "7"
+    saved.mkdir(parents=True)
+    card = {
+        "name": "signs",
+        "version": "7",
+        "module": "",
+        "labels": {},
+        "options": {},
+        "metadata": {},
+        "signatures": {},
+    }
+    context = {"framework_name": "", "framework_versions": {}, "bentoml_version": "1.4.39", "python_version": "3.11"}
+    instants = {"creation_time": "2026-01-01T00:00:00+00:00", "api_version": "v1"}
+    (saved / "model.yaml").write_text(yaml.safe_dump({**card, **instants, "context": context}))
+    asyncio.run(push(here, Kind.MODEL, "words:1", MODEL))
+    asyncio.run(push(here, Kind.BENTO, "greeter:1", bento_tar("greeter:1", "words:1", "signs:7")))
+    BentoMLContainer.model_store.set(own)
+    try:
+        models = here.bentos.needs("greeter:1").bento / "models"
+    finally:
+        BentoMLContainer.model_store.reset()
+    assert (models / "signs" / "7").readlink() == saved
+    assert (models / "words" / "1" / "weights").read_bytes() == b"hello"
+    assert {each.tag.name for each in ModelStore(models).list("signs")} == {"signs"}
 
 
 def test_a_model_of_another_registry_is_registered_without_bytes(here: Pushed) -> None:
