@@ -13,7 +13,7 @@ import pytest
 from tests.host.hosting import Gate, Replica
 from torpor.host import batch
 from torpor.host.batch import Batches
-from torpor.host.pay import Pay
+from torpor.host.pay import ENOUGH
 from torpor.host.work import WORK, Work
 
 CALLER: ContextVar[str] = ContextVar("caller", default="nobody")
@@ -199,6 +199,8 @@ def test_the_next_batch_waits_for_those_whom_the_last_one_answered(monkeypatch: 
 
     async def play() -> None:
         played = Played()
+        for _ in range(ENOUGH):
+            played.batches.pay.learn(1, 1e-9)  # a batch of one is known
         for value in "ab":
             await played.call(value)
         await played.method.begun.wait()
@@ -222,7 +224,8 @@ def test_a_batch_that_would_be_no_cheaper_with_them_does_not_wait(monkeypatch: p
 
     async def play() -> None:
         played = Played()
-        monkeypatch.setattr(played.batches, "pay", Flat(8))
+        for size in (1, 2) * ENOUGH:
+            played.batches.pay.learn(size, size * 1e-9)
         for value in "ab":
             await played.call(value)
         await played.method.begun.wait()
@@ -231,13 +234,6 @@ def test_a_batch_that_would_be_no_cheaper_with_them_does_not_wait(monkeypatch: p
         assert played.method.batches == [["a", "b"], ["c"]]
 
     asyncio.run(play())
-
-
-class Flat(Pay):
-    """Every item has the same price, in a batch of any size."""
-
-    def is_worth(self, items: int, more: int) -> bool:
-        return False
 
 
 # In a replica, over real connections.

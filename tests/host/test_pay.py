@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.host.test_batches import Played
-from torpor.host.pay import ENOUGH, FRESH, Pay
+from torpor.host.pay import ENOUGH, FRESH, KEPT, Pay
 
 
 def taught(pay: Pay, *costs: tuple[int, float], times: int = ENOUGH) -> Pay:
@@ -84,17 +84,28 @@ def test_calls_that_come_together_are_one_batch() -> None:
     asyncio.run(play())
 
 
-def test_waiting_for_more_items_is_worth_it_where_they_are_cheaper_or_nobody_knows() -> None:
-    pay = Pay(64)
-    assert pay.is_worth(3, 8)
-    taught(pay, (3, 0.0028), (5, 0.00255), (8, 0.0024))
+def test_waiting_for_more_items_is_worth_it_where_they_are_cheaper_or_were_not_tried() -> None:
+    pay = taught(Pay(64), (3, 0.0028), (5, 0.00245), (8, 0.0024))
     assert pay.is_worth(3, 8)
     assert not pay.is_worth(5, 8)  # little is gained
     assert not pay.is_worth(8, 8)
-    assert pay.is_worth(3, 32)  # never tried
+    assert pay.is_worth(3, 32)
+
+
+def test_a_size_is_measured_before_anything_is_waited_for() -> None:
+    pay = Pay(64)
+    assert not pay.is_worth(3, 8)
+    assert not taught(pay, (3, 0.0028), times=ENOUGH - 1).is_worth(3, 8)
+    assert taught(pay, (3, 0.0028), times=1).is_worth(3, 8)
+
+
+def test_a_size_that_is_always_waited_out_is_measured_again() -> None:
+    pay = taught(Pay(64), (3, 0.0028), (8, 0.0024))
+    taught(pay, (8, 0.0024), times=KEPT)
+    assert not pay.is_worth(3, 8)
 
 
 def test_waiting_for_items_that_would_not_share_the_batch_is_not_worth_it() -> None:
-    assert not Pay(4).is_worth(4, 8)
-    assert not Pay(4).is_worth(9, 18)
+    assert not taught(Pay(4), (4, 0.01)).is_worth(4, 8)
+    assert not taught(Pay(4), (4, 0.01)).is_worth(9, 18)
     assert not taught(Pay(64), (1, 0.032), (2, 0.037), (32, 0.037)).is_worth(1, 8)

@@ -174,7 +174,8 @@ class Factory(ServiceAppFactory):  # type: ignore[misc]  # BentoML is untyped he
                 service_name=server_context.bento_name,
             ).observe(len(values))
         batch, indices = AutoContainer.batches_to_batch(values, method.batch_dim[0])
-        result = await func(batch) if is_async_callable(func) else await self._to_thread(func, batch)
+        # Not shielded as a call's own thread is: nobody cancels a batch.
+        result = await func(batch) if is_async_callable(func) else await super()._to_thread(func, batch)
         return list(AutoContainer.batch_to_batches(result, indices, method.batch_dim[1]))
 
     async def _to_thread(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

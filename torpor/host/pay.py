@@ -12,6 +12,8 @@ from collections import deque
 ENOUGH = 6  # batches of a level, before it is compared
 FRESH = 32  # batches: older measurements are of other rows, or of a busier machine; a level without is tried again
 DEARER = 1.1  # times the cheapest level: above it, a level is not worth its wait
+KEPT = 4 * FRESH  # the same for waiting, which is tried less often, because smaller batches are the price of knowing
+CHEAPER = 1.05  # times an item's price in the larger batch: below it, a batch is not worth waiting for
 
 
 class Pay:
@@ -45,17 +47,18 @@ class Pay:
         return min(self._max, (1 << (min(dear) - 1)) - 1) if dear else self._max
 
     def is_worth(self, items: int, more: int) -> bool:
-        """Whether it may pay to wait until there are `more` items instead of those; where it was not tried, yes."""
-        have, could = min(items, self._max), min(more, self._max, self.most())
-        if could <= have:
-            return False
-        now, then = (self._kept.get(size.bit_length()) for size in (have, could))
-        if now is None or then is None or not (self._is_known(now) and self._is_known(then)):
-            return True
-        return _middle(then) * DEARER < _middle(now)
+        """Whether it pays to wait until there are `more` items instead of those.
 
-    def _is_known(self, kept: deque[tuple[int, float]]) -> bool:
-        return len(kept) == ENOUGH and kept[0][0] > self._batches - FRESH
+        Where the batch of those is not known, no: so it will be. Where only that of more is not, yes.
+        """
+        have, could = min(items, self._max), min(more, self.most())
+        now, then = self._kept.get(have.bit_length()), self._kept.get(could.bit_length())
+        if could <= have or now is None or not self._is_known(now, KEPT):
+            return False
+        return then is None or not self._is_known(then, KEPT) or _middle(then) * CHEAPER < _middle(now)
+
+    def _is_known(self, kept: deque[tuple[int, float]], fresh: int = FRESH) -> bool:
+        return len(kept) == ENOUGH and kept[0][0] > self._batches - fresh
 
 
 def _middle(kept: deque[tuple[int, float]]) -> float:
