@@ -176,7 +176,7 @@ class Router:
     def _control_plane(self, url: str) -> Server:
         views = Views(self.engine, url, self.listeners.fault, self.config.domain)
         sessions = Sessions(self.door, time.time)
-        taken = Taken(self.config.settings, self.config.respect_scaling_min)
+        taken = Taken(self.config.settings, self.config.respect_scaling_min, self.config.opens())
         plane = ControlPlane(
             engine=self.engine,
             deploys=self.deploys,
@@ -187,6 +187,7 @@ class Router:
             views=views,
             door=self.door,
             defaults=self.config.settings,
+            opens=self.config.opens(),
             domain=self.config.domain,
             data=str(self.config.data),
             started_at=self.started_at,
@@ -333,7 +334,8 @@ def build(config: Config) -> Router:
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     required = config.auth == "on" or not loopback(config.host)
-    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=config.auth == "off")
+    never, opens = config.auth == "off", config.opens()
+    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=opens)
     return Router(
         config,
         store,

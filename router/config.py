@@ -40,7 +40,13 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "tls_key": ("PEM file of its key, without a password", None, None),
     "auth": (
         "who needs a token: auto (all callers off the loopback address, and on it once a token was made), on, "
-        "off (nobody; on the loopback address only)",
+        "off (nobody; on the loopback address only); an endpoint's own `access` comes before it",
+        None,
+        None,
+    ),
+    "open_endpoints": (
+        "whether an endpoint that is deployed with `access: false` asks nobody for a token off the loopback address "
+        "too; else it is there as the platform is",
         None,
         None,
     ),
@@ -106,6 +112,7 @@ class Config:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     auth: str = "auto"
+    open_endpoints: bool = False
     max_body: int = 1 << 30
     store: str = ""
     store_endpoint: str | None = None
@@ -122,6 +129,10 @@ class Config:
 
     def limits(self) -> Limits:
         return Limits(max_body_bytes=self.max_body, answer_within=self.answer_within)
+
+    def opens(self) -> bool:
+        """Whether `access: false` opens an endpoint to everybody."""
+        return self.open_endpoints or loopback(self.host)
 
     def shown(self) -> dict[str, Any]:
         """As JSON: `torpor config`."""

@@ -63,6 +63,7 @@ class ControlPlane:
     metrics: Metrics
     door: Door
     defaults: Settings
+    opens: bool  # `access: false` opens an endpoint to everybody
     domain: str | None
     data: str
     started_at: float
@@ -80,6 +81,7 @@ class ControlPlane:
             archive=self.archive,
             views=self.views,
             defaults=self.defaults,
+            opens=self.opens,
             creator_of=self.sessions.name,
             refused=answer,
         )

@@ -43,6 +43,7 @@ class Row:
     replicas: Counter[State]
     template: bool
     memory: int  # bytes of replicas and template, as last measured
+    refused: dict[str, int]  # calls, by what refused them before the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +94,17 @@ class Metrics:
     def _row(self, name: str) -> Row:
         line = self.engine.schedule.lines.get(name) or Line(name, self.engine.catalog.named(name).settings)
         template = line.template
+        calls = self.tallies.endpoints.get(name) or Tally()
         return Row(
             name=name,
-            calls=self.tallies.endpoints.get(name) or Tally(),
+            calls=calls,
             lives=self.meters.endpoints.get(name) or Lives(),
             in_flight=line.in_flight(),
             parked=len(line.parked),
             replicas=Counter(replica.state for replica in line.replicas.values()),
             template=template is not None and template.kept,
             memory=sum(replica.memory for replica in line.replicas.values()) + (template.memory if template else 0),
+            refused={"rate": 0, "quota": 0, **self.engine.rates.refused(name), "token": calls.barred},
         )
 
     def _whole(self, states: Counter[str], evictions: int, memory: Memory) -> Iterator[Metric]:
@@ -140,13 +143,21 @@ def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
         "torpor_calls", "Calls by status; 499: the caller left before the answer.", labels=("endpoint", "code")
     )
     replicas = GaugeMetricFamily("torpor_replicas", "Replicas by state.", labels=("endpoint", "state"))
+    refused = CounterMetricFamily(
+        "torpor_calls_refused",
+        "Calls that came no further than the door, by what refused them: token, rate or quota.",
+        labels=("endpoint", "by"),
+    )
     for row in rows:
         for code, count in sorted(row.calls.codes.copy().items()):
             calls.add_metric((row.name, str(code)), count)
         for state in RUNNING:
             replicas.add_metric((row.name, str(state)), row.replicas[state])
+        for by_what, count in row.refused.items():
+            refused.add_metric((row.name, by_what), count)
     yield calls
     yield replicas
+    yield refused
     for name, text, count_of in COUNTS:
         counter = CounterMetricFamily(name, text, labels=by)
         for row in rows:

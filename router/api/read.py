@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request as HTTPRequest
 
 from router.config import parse_settings
+from router.core.access import notes
 from router.core.settings import Settings
 from router.core.split import Rule
 from router.shell.request import Request
@@ -36,8 +37,10 @@ async def read_object(request: HTTPRequest, most: int = JSON_MAX) -> dict[str, A
     return value
 
 
-def read_deploy(body: dict[str, Any], defaults: Settings, creator: str = "") -> Request:
-    """A deploy's request. Raises BadRequest or InvalidConfig with all faults."""
+def read_deploy(body: dict[str, Any], defaults: Settings, creator: str = "", opens: bool = True) -> Request:
+    """A deploy's request. `opens`: an endpoint may ask nobody for a token. Raises BadRequest, or InvalidConfig with all
+    faults.
+    """
     unknown = sorted(set(body) - set(DEPLOY))
     if unknown:
         raise BadRequest(f"unknown keys: {', '.join(unknown)}\na deploy takes {', '.join(DEPLOY)}")
@@ -52,15 +55,17 @@ def read_deploy(body: dict[str, Any], defaults: Settings, creator: str = "") -> 
         raise BadRequest(
             "`variant` has to be a string, and a `rule` needs one\nname what is deployed beside the live revision"
         )
+    spec = read_spec(body)
     return Request(
         name=name,
         bento=bento,
         env=read_env(body.get("env", {})),
         settings=parse_settings(settings, defaults),
-        spec=read_spec(body),
+        spec=spec,
         creator=creator,
         variant=variant,
         rule=None if rule is None else read_rule(rule),
+        notes=notes(spec["access"], opens),
     )
 
 

@@ -50,6 +50,7 @@ class RevisionRoutes:
     archive: Archive
     views: Views
     defaults: Settings
+    opens: bool  # `access: false` opens an endpoint to everybody
     creator_of: Callable[[HTTPRequest], str]
     refused: Callable[[TorporError], Response]
 
@@ -84,10 +85,12 @@ class RevisionRoutes:
 
     async def deploy(self, request: HTTPRequest) -> Response:
         by = self.creator_of(request)
-        wanted = read_deploy(await read_object(request), self.defaults, by)
+        wanted = read_deploy(await read_object(request), self.defaults, by, self.opens)
 
         async def work(tell: Tell) -> None:
             await self.deploys.deploy(wanted, tell)
+            for note in wanted.notes:  # a first deploy has no history before
+                self.archive.note(wanted.name, "note", note)
 
         return self._stream(wanted.name, "deploy", work, lambda: ("deployed", self._deployed(wanted)), by)
 

@@ -129,7 +129,7 @@ class Catalog:
         self.terminated: dict[str, Registered] = {}  # kept, and not on the air
         self._splits: dict[str, Split] = {}
         self.changed: Callable[[], None] = lambda: None  # told after each change of what is on the air
-        self.closed: set[str] = set()  # endpoints that ask for tokens by themselves
+        self.closed: set[str] = set()  # the lines whose callers need a token whatever the platform asks
         self.changes = 0  # how often what `resolve` finds may have changed
         self._domains = tuple(f".{d}".encode() for d in ("localhost", domain) if d)
         self._ports: dict[int, str] = {}
@@ -145,9 +145,7 @@ class Catalog:
         self._quiet[entry.name] = quiet_of(entry)
         if entry.settings.port is not None:
             self._ports[entry.settings.port] = entry.name
-        self.closed.discard(entry.name)
-        if entry.access:
-            self.closed.add(entry.name)
+        self._close(entry)
         self.changed()
 
     def vary(self, name: str, variants: tuple[Variant, ...], entries: dict[str, Registered]) -> list[str]:
@@ -158,9 +156,11 @@ class Catalog:
         gone = [line for line in self.beside if endpoint_of(line) == name and line not in lines]
         for line in gone:
             del self.beside[line], self._quiet[line]
+            self.closed.discard(line)
         for line, entry in entries.items():
             self.beside[line] = entry
             self._quiet[line] = quiet_of(entry)
+            self._close(entry)
         self.changes += 1
         self.variants.pop(name, None)
         self._splits.pop(name, None)
@@ -168,7 +168,23 @@ class Catalog:
             self.variants[name] = variants
             if (split := split_of(name, variants)) is not None:
                 self._splits[name] = split
+        self.changed()
         return gone
+
+    def _close(self, entry: Registered) -> None:
+        if entry.access:
+            self.closed.add(entry.name)
+        else:
+            self.closed.discard(entry.name)
+
+    def access(self, line: str) -> bool | None:
+        """Whether who calls a line needs a token, None: as the platform asks. Of what a variant and its endpoint say
+        the stricter counts.
+        """
+        if (entry := self.endpoints.get(line)) is not None:  # nearly always
+            return entry.access
+        said = {self.named(line).access, self.named(endpoint_of(line)).access}
+        return True if True in said else None if None in said else False
 
     def terminate(self, name: str) -> None:
         """Off the air, its port kept."""
@@ -204,10 +220,10 @@ class Catalog:
     def remove(self, name: str) -> None:
         self.drop_port(name)
         self.changes += 1
+        self.closed.discard(name)
         self.vary(name, (), {})
         self.endpoints.pop(name, None)
         self.terminated.pop(name, None)
-        self.closed.discard(name)
         self._quiet.pop(name, None)
 
     def drop_port(self, name: str) -> None:

@@ -39,7 +39,7 @@ class Histogram:
 class Tally:
     """One endpoint's calls since the router's start or, if that was later, the endpoint's."""
 
-    __slots__ = ("broken", "codes", "cold", "parked", "warm")
+    __slots__ = ("barred", "broken", "codes", "cold", "parked", "warm")
 
     def __init__(self) -> None:
         self.codes: defaultdict[int, int] = defaultdict(int)  # by status
@@ -47,6 +47,7 @@ class Tally:
         self.cold = Histogram(ANSWER)  # the same of calls that waited for a start
         self.parked = Histogram(ANSWER)  # seconds of those that had to wait
         self.broken = 0  # answers that ended before their end
+        self.barred = 0  # calls and quiet reads that no token let in; their codes are among the unmatched
 
 
 class Tallies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from router.core.access import effective
 from router.core.catalog import Catalog
 from router.core.cloud import EVERYBODY, Scopes, scopes_for
 from router.core.split import endpoint_of
@@ -10,7 +11,7 @@ from router.proxy.calls import Calls, Target
 from router.proxy.head import RequestHead
 from router.proxy.proxy import Proxy
 from router.shell.tokens import Tokens
-from torpor.errors import EndpointNotFound, Forbidden, Unauthorized
+from torpor.errors import EndpointNotFound, FixTheCall, Forbidden, Unauthorized
 from torpor.wire import OWN_TOKEN
 
 HEALTH = frozenset((b"/healthz", b"/livez", b"/readyz"))  # the router's own, for whoever balances load: open to all
@@ -18,13 +19,24 @@ HEALTH = frozenset((b"/healthz", b"/livez", b"/readyz"))  # the router's own, fo
 
 class Door:
     """Implements the proxy's `Door`. `required`: tokens are asked for also where none was ever made; `never`: not at
-    all, whatever there is. An endpoint's own `access` comes before both.
+    all, whatever there is. An endpoint's own `access` comes before both; `opens`: also where that says that nobody is
+    asked (else that is left to the platform).
     """
 
-    def __init__(self, calls: Calls, catalog: Catalog, tokens: Tokens, *, required: bool, never: bool = False) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        catalog: Catalog,
+        tokens: Tokens,
+        *,
+        required: bool,
+        never: bool = False,
+        opens: bool = True,
+    ) -> None:
         self.tokens = tokens
         self.required = required
         self._never = never
+        self._opens = opens
         self._calls = calls
         self._catalog = catalog
         self._proxy: Proxy | None = None
@@ -64,10 +76,16 @@ class Door:
         return target
 
     def _check_call(self, head: RequestHead, line: str) -> None:
+        needed = effective(self._catalog.access(line), self._opens)
+        if not (self.asks if needed is None else needed):
+            return
         endpoint = endpoint_of(line)
-        access = self._catalog.endpoints[endpoint].access
-        if self.asks if access is None else access:
+        try:
             check(self._holder(head.token), f"{CALL}:{endpoint}")
+        except FixTheCall:
+            if self._proxy is not None:
+                self._proxy.tallies.of(endpoint).barred += 1
+            raise
 
     def _holder(self, digest: bytes) -> Token:
         if not digest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.config import parse_settings
+from router.core.access import notes as of_access
 from router.core.settings import Settings
 from router.core.split import KINDS, Rule
 from router.launch.machine import cores
@@ -21,10 +22,13 @@ CPU = re.compile(r"cpu\.(\d{1,3}|max)")  # instance types of `router/api/cloud/w
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """How bodies are taken. `respect_scaling_min`: whether 1 and 1 replicas are one that is kept awake."""
+    """How bodies are taken. `respect_scaling_min`: whether 1 and 1 replicas are one that is kept awake; `opens`:
+    whether an endpoint may ask nobody for a token.
+    """
 
     defaults: Settings
     respect_scaling_min: bool = False
+    opens: bool = True
 
 
 def structured(body: dict[str, Any]) -> Any:
@@ -60,7 +64,7 @@ def read_body(body: dict[str, Any], name: str | None, taken: Taken, creator: str
         spec=spec,
         creator=creator,
         versions=_versions(found, taken, notes),
-        notes=tuple(notes),
+        notes=(*notes, *of_access(found.access_authorization, taken.opens)),
     )
 
 
