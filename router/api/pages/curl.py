@@ -113,7 +113,7 @@ def sample(schema: Schema, root: Schema, depth: int = 0) -> Any:
         for each in list_of(schema.get(key)):
             if object_of(each).get("type") != "null":
                 return sample(object_of(each), root, depth + 1)
-    match schema.get("type"):  # 3
+    match schema.get("type") or ("object" if schema.get("properties") else None):  # 3
         case "array":
             count = max(1, min(ITEMS_MAX, whole(schema.get("minItems"), 1)))
             return [sample(object_of(schema.get("items")) or {"type": "string"}, root, depth + 1)] * count
