@@ -51,11 +51,11 @@ from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
 from router.shell.request import Needs
-from router.shell.seal import Seal
 from router.shell.secrets import Secrets
 from router.shell.tokens import Tokens
 from router.store import Store
 from router.store.faults import Faults
+from router.store.seal import Seal
 from router.store.secrets import SecretRows
 from torpor.errors import DiskFull, InternalError, InvalidConfig, TorporError
 
@@ -308,13 +308,6 @@ def build(config: Config) -> Router:
     meters = Meters()
     listeners = Listeners(config.host, certificates.context if certificates else None)
 
-    def note(effect: Note) -> None:
-        meters.noted(effect)
-        told = {"endpoint": effect.endpoint, "event": effect.kind, "replica": effect.replica, "seconds": effect.seconds}
-        log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0], extra=told)
-        if effect.kind not in PASSING:
-            store.note(endpoint_of(effect.endpoint), effect.kind, effect.text)
-
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)
 
@@ -327,7 +320,7 @@ def build(config: Config) -> Router:
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
-    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room)
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room)
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
     deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory, secrets)
     secrets.changed = deploys.refresh
@@ -352,6 +345,19 @@ def build(config: Config) -> Router:
         secrets,
         certificates,
     )
+
+
+def noted(meters: Meters, store: Store) -> Callable[[Note], None]:
+    """What happens to replicas is counted, logged, and, but for what passes, an endpoint's history."""
+
+    def note(effect: Note) -> None:
+        meters.noted(effect)
+        told = {"endpoint": effect.endpoint, "event": effect.kind, "replica": effect.replica, "seconds": effect.seconds}
+        log.info("endpoint %s: %s", effect.endpoint, effect.text.partition("\n")[0], extra=told)
+        if effect.kind not in PASSING:
+            store.note(endpoint_of(effect.endpoint), effect.kind, effect.text)
+
+    return note
 
 
 def certificates_of(config: Config) -> Certificates | None:

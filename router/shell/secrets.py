@@ -23,7 +23,6 @@ from router.core.secrets import (
     check_places,
     place,
 )
-from router.shell.seal import Seal
 from torpor.errors import BadRequest, Conflict, InvalidConfig, NotFound
 
 log = logging.getLogger("torpor.secrets")
@@ -37,6 +36,16 @@ class Kept(Protocol):
     async def put(self, secret: Secret, sealed: bytes) -> None: ...
 
     async def delete(self, name: str) -> None: ...
+
+
+class Seal(Protocol):
+    """What keeps values from who reads the store. It blocks, and raises InvalidConfig where it has no key for them."""
+
+    def close(self, text: bytes, *, first: bool) -> bytes:
+        """`first`: nothing was ever sealed, so that the key may be made."""
+        ...
+
+    def open(self, sealed: bytes) -> bytes: ...
 
 
 class Secrets:

@@ -15,9 +15,9 @@ from sqlalchemy import update
 from router.core.secrets import ITEMS_MAX, SIZE_MAX, Item, Key, Secret, Wanted
 from router.launch.files import VARIABLE, write_files
 from router.shell import secrets as of_shell
-from router.shell.seal import Seal
 from router.shell.secrets import Secrets
 from router.store import Store
+from router.store.seal import Seal
 from router.store.secrets import SecretRows
 from router.store.tables import secrets as table
 from torpor.errors import BadRequest, Conflict, DiskFull, InvalidConfig, NotFound
