@@ -47,6 +47,7 @@ class Guarded:
     """A proxy with a door, whose clock is `now`."""
 
     on: Stage
+    catalog: Catalog
     door: Door
     tokens: Tokens
     kept: Kept
@@ -69,15 +70,15 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(required: bool = True, never: bool = False) -> AsyncIterator[Guarded]:
+async def guarded(required: bool = True, never: bool = False, opens: bool = True) -> AsyncIterator[Guarded]:
     async with stage() as on:
         kept, now = Kept(), [1000.0]
         tokens = Tokens(kept, lambda: now[0])
         catalog = Catalog()
         catalog.put(Registered("e", 1, "b:1", {}, Settings(port=7301), 1.0))
-        door = Door(on.calls, catalog, tokens, required=required, never=never)
+        door = Door(on.calls, catalog, tokens, required=required, never=never, opens=opens)
         door.stand(on.proxy)
-        yield Guarded(on, door, tokens, kept, now)
+        yield Guarded(on, catalog, door, tokens, kept, now)
 
 
 def test_a_call_without_a_token_is_refused_before_its_body_is_read_and_before_it_is_parked() -> None:

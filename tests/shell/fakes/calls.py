@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from router.core.catalog import Catalog
 from router.proxy.calls import Call, Lease, Outcome, Target
 from router.proxy.head import RequestHead
+from router.shell.engine import meant
 from torpor.errors import EndpointNotFound, TorporError
 
 
@@ -16,6 +18,7 @@ class FakeCalls:
         self.parked = 0.0
         self.phases: dict[str, float] = {}
         self.known: bytes | None = None  # the path of a read that the control plane answers, when set
+        self.catalog: Catalog | None = None  # whose addresses it resolves, when set
         self.refusal: TorporError | None = None  # what `want` answers, when set
         self.wanted: list[tuple[Target, float | None]] = []
         self.waiting: list[Call] = []
@@ -46,6 +49,9 @@ class FakeCalls:
     def resolve(self, path: bytes, host: bytes, port: int | None) -> Target | None:
         if self.known is not None:
             return Target("", self.known)
+        if self.catalog is not None:
+            address = self.catalog.resolve(path, host, port)
+            return None if address is None else meant(address)
         if port is not None:
             return Target("e", path)
         if path.startswith(b"/endpoints/e/"):
