@@ -10,12 +10,13 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from router.api.guard import split
 from router.api.pages import page
 from router.core.tokens import Token
 from router.shell.door import Door
@@ -135,7 +136,7 @@ async def read_form(request: Request) -> dict[str, str]:
     pages there: so the page's origin is looked at too.
     """
     origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    if origin is None or split(origin).netloc.lower() != request.headers.get("host", "").lower():
         raise Forbidden("a page of another origin sent this form\nuse the page of this platform itself")
     body = b""
     async for chunk in request.stream():
