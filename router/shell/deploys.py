@@ -19,7 +19,7 @@ import anyio
 
 from router.core.catalog import Catalog, Change, Learned, Registered
 from router.core.refusals import above_limit
-from router.core.split import Rule, Variant, check_variants, line_of
+from router.core.split import KINDS, Rule, Variant, check_variants, line_of
 from router.shell.engine import Engine
 from router.shell.plan import Plan
 from router.shell.request import NO_VAULT, Needs, Packages, Part, Ports, Records, Request, Tell, Vault, plan_of
@@ -335,6 +335,7 @@ class Deploys:
     async def _publish(self, name: str, entries: list[Registered], variants: tuple[Variant, ...] | None) -> None:
         """At once, but for the end of variants that are none any more: it returns when those are drained."""
         gone: list[str] = []
+        shared = {line_of(name, v.name) for v in self._catalog.variants.get(name, ()) if v.rule.kind in KINDS}
         for entry in entries:
             if entry.name == name:
                 self._catalog.put(dataclasses.replace(entry, terminated=False))
@@ -343,7 +344,7 @@ class Deploys:
         for entry in entries:
             self._engine.live(entry.name, entry.revision, entry.settings, entry.learned.memory)
         for line in gone:
-            await self._engine.remove(line)
+            await self._engine.remove(line, name if line in shared else None)
             await anyio.to_thread.run_sync(self._forget, line)
 
     def _counted(self, name: str) -> Registered:

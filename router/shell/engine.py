@@ -22,7 +22,7 @@ from router.core.catalog import Address, Catalog
 from router.core.rates import Rates
 from router.core.schedule import Schedule
 from router.core.settings import Settings
-from router.core.split import Split, header_value, query_value
+from router.core.split import Split, endpoint_of, header_value, query_value
 from router.proxy.calls import Call, Lease, Outcome, Target
 from router.proxy.head import RequestHead
 from router.shell.efforts import Effort, Efforts
@@ -181,7 +181,7 @@ class Engine:
         elif split.kind == "query":
             value = query_value(split.by, head.path)
         line = split.choose(value, random.random())
-        return Target(line or target.endpoint, target.path)
+        return Target(line or target.endpoint, target.path, split)
 
     def want(self, call: Call, target: Target, queue_within: float | None) -> None:
         meter = self._meters.get(target.endpoint)
@@ -221,7 +221,10 @@ class Engine:
 
     def replay(self, call: Call, lease: Lease, target: Target) -> None:
         self.tell(ev.Settled(lease.replica, True))
-        self.tell(ev.Wanted(target.endpoint, self._expect(call), None, True))
+        endpoint = target.endpoint
+        if target.split is not None and endpoint not in self.catalog.beside:
+            endpoint = endpoint_of(endpoint)  # the version that it was given to has ended
+        self.tell(ev.Wanted(endpoint, self._expect(call), None, True))
 
     # The owner's requests
 
@@ -279,8 +282,12 @@ class Engine:
         """Returns when no replica of the endpoint runs. Raises Conflict while calls run or wait, unless forced."""
         await self._when_asleep(endpoint, ev.Slept(endpoint, force))
 
-    async def remove(self, endpoint: str) -> None:
-        """Returns when the endpoint is gone and its calls are drained."""
+    async def remove(self, endpoint: str, heir: str | None = None) -> None:
+        """Returns when the endpoint is gone and its calls are drained. `heir`: who serves those that wait for it."""
+        if heir is not None and (line := self.schedule.lines.get(endpoint)) is not None:
+            for key, parked in reversed(list(line.parked.items())):  # each goes to the head of the queue
+                self.tell(ev.CallerLeft("", key))
+                self.tell(ev.Wanted(heir, key, parked.refuse_at - self._clock(), again=True, counted=False))
         self.rates.gone(endpoint)
         await self._when_asleep(endpoint, ev.Removed(endpoint))
         self.efforts.forget(endpoint)

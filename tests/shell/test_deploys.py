@@ -59,8 +59,12 @@ class House:
         lines = self.engine.schedule.lines
         return {
             "catalog": dict(self.catalog.endpoints),
+            "beside": dict(self.catalog.beside),
+            "variants": dict(self.catalog.variants),
+            "terminated": dict(self.catalog.terminated),
             "ports of endpoints": {port: self.catalog._ports[port] for port in sorted(self.catalog._ports)},
             "records": dict(self.records.rows),
+            "pointers": (dict(self.records.variants), set(self.records.terminated), dict(self.records.past)),
             "listening": set(self.ports.listening),
             "live": {name: (line.revision, line.settings) for name, line in lines.items()},
             "running": sorted(r.revision for r in self.engine.schedule.replicas.values()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -57,7 +57,7 @@ class FakeRecords:
 
     async def put(self, change: Change) -> None:
         await self.gate.pass_()
-        self.kept |= {(change.name, entry.revision): entry for entry in change.new}
+        self.kept |= {(change.name, entry.revision): replace(entry, name=change.name) for entry in change.new}
         if change.live is not None:
             live, number = self.rows.get(change.name), change.live.revision
             self.past[change.name] = past.after(self.past.get(change.name, ()), live.revision if live else 0, number)
@@ -69,6 +69,9 @@ class FakeRecords:
     async def delete(self, name: str) -> None:
         await self.gate.pass_()
         del self.rows[name]
+        self.variants.pop(name, None)
+        self.past.pop(name, None)
+        self.terminated.discard(name)
         self.kept = {key: entry for key, entry in self.kept.items() if key[0] != name}
 
     async def terminate(self, name: str, whether: bool) -> None:
