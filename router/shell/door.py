@@ -46,6 +46,11 @@ class Door:
         """Whether a request needs a token."""
         return not self._never and (self.required or self.tokens.any())
 
+    def asks_of(self, line: str) -> bool:
+        """Whether a call of an endpoint, or of a variant by its line, needs a token."""
+        needed = effective(self._catalog.access(line), self._opens)
+        return self.asks if needed is None else needed
+
     def stand(self, proxy: Proxy) -> None:
         """From now on the proxy asks here, as soon as there is something to ask for."""
         self._proxy = proxy
@@ -76,8 +81,7 @@ class Door:
         return target
 
     def _check_call(self, head: RequestHead, line: str) -> None:
-        needed = effective(self._catalog.access(line), self._opens)
-        if not (self.asks if needed is None else needed):
+        if not self.asks_of(line):
             return
         endpoint = endpoint_of(line)
         try:

@@ -232,6 +232,15 @@ def test_each_command_that_a_page_shows_calls_its_method(platform: Running, tmp_
     assert (tmp_path / "answer.bin").read_bytes() == b"some bytes"
 
 
+def test_the_commands_of_an_endpoint_that_asks_for_a_token_itself_send_one(platform: Running) -> None:
+    deploy(platform, "guarded", "speaker:1", access_authorization=True)
+    page = shown(platform, "/deployments/guarded")
+    assert "Callers need a token yes" in words(page)
+    assert all('-H "Authorization: Bearer $TORPOR_TOKEN"' in command for command in commands(page).values())
+    assert "Callers need a token no" in words(shown(platform, "/deployments/plain"))
+    httpx.delete(f"{platform.url}{API}/guarded", timeout=PATIENCE).raise_for_status()
+
+
 def ran(command: str, folder: Path, **env: str) -> str:
     """What a copied command prints; an answer that is an error fails it."""
     failing = command.replace("curl -s ", "curl -s --fail-with-body ", 1)

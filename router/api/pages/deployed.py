@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -129,15 +129,15 @@ class Gathering:
         names = self.deployments.names()
         return [self._row(name) for name in names[start : start + LISTED]], len(names)
 
-    def now(self, name: str, asked: bool) -> Now:
-        """`asked`: whether the platform asks callers for a token. Raises NotFound."""
+    def now(self, name: str, asks_of: Callable[[str], bool]) -> Now:
+        """`asks_of`: whether a call of an endpoint needs a token. Raises NotFound."""
         self.deployments.check_known(name)
         entry, progress = self.deployments.entry(name), self.deployments.under_way.get(name)
         view = self.views.endpoint(name) if entry is not None else None
         settings = progress.request.settings if progress else entry.settings if entry else None
         address = self.views.address(name, settings.port) if settings else None
-        asks = asked if entry is None or entry.access is None else entry.access
-        callable_now = entry is not None and not entry.terminated and address is not None
+        on_air = name in self.deployments.catalog.endpoints
+        asks = on_air and asks_of(name)
         fault = self.deployments.fault(name)
         return Now(
             name=name,
@@ -146,7 +146,7 @@ class Gathering:
             view=view,
             address=address,
             asks=asks,
-            examples=examples(entry.learned.schema, address, asks) if entry and address and callable_now else [],
+            examples=examples(entry.learned.schema, address, asks) if entry and address and on_air else [],
             env=sorted(entry.env) if entry else [],
             fault=fault.text if fault is not None and progress is None else None,
             installing=list(progress.lines)[-LOG_LINES:] if progress else [],

@@ -70,7 +70,7 @@ class DeploymentPages:
             return refusal
         name, who, gathering = request.path_params["name"], self.sessions.name(request), self.gathering
         try:
-            now = gathering.now(name, self.sessions.door.asks)
+            now = gathering.now(name, self.sessions.door.asks_of)
         except NotFound:
             return page("missing.html", 404, who=who, sentence=f"No deployment is called {name}.")
         live, variants = gathering.deployments.entry(name), gathering.engine.catalog.variants.get(name, ())
