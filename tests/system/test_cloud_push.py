@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -228,6 +229,24 @@ def test_a_platform_that_is_killed_in_an_upload_has_nothing_of_it_and_takes_the_
         assert http.get(f"{MODELS}/1").json()["upload_status"] == "uploading"
         assert http.put(f"{MODELS}/1/upload", content=body).status_code == 200
         assert http.get(f"{MODELS}/1/download").content == body
+
+
+def test_gc_tells_what_it_frees_and_frees_it_when_it_is_told_to(tmp_path: Path) -> None:
+    with running(tmp_path) as platform, httpx.Client(base_url=platform.url) as http:
+        http.post("/api/v1/model_repositories", json={"name": "big", "description": ""}).raise_for_status()
+        http.post(MODELS, json={"version": "1", "description": "", "manifest": MANIFEST}).raise_for_status()
+        http.put(f"{MODELS}/1/upload", content=model_tar("big:1", os.urandom(3 << 20))).raise_for_status()
+    with sqlite3.connect(tmp_path / "data" / "torpor.db") as database:
+        database.execute("UPDATE artifacts SET updated_at = updated_at - 7200")
+    with running(tmp_path) as platform, httpx.Client(base_url=platform.url) as http:
+        told = " ".join(platform.told("gc", "--dry-run").split())
+        assert told == "KIND NAME SIZE model big:1 3.0 MiB would free 3.0 MiB"
+        refused = platform.torpor("gc")
+        assert (refused.returncode, "free 3.0 MiB? [y/N]" in refused.stderr) == (1, True)
+        assert http.get(f"{MODELS}/1").json()["upload_status"] == "success"
+        assert platform.told("gc", "--yes").endswith("freed 3.0 MiB\n")
+        assert http.get(f"{MODELS}/1").status_code == 404
+        assert not [path for path in (platform.data / "depot").rglob("*") if path.is_file()]
 
 
 @contextmanager
