@@ -22,6 +22,7 @@ from torpor.cli.platform import answers, down, read_address
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DEFAULT = "127.0.0.1:7300"
+FIRST = "127.0.0.1:7400"  # the first port of deployments
 
 # What differs from run to run, in this order: versions of bentos and models, replicas' ids, tokens and their ids, the
 # data folder, figures, widths of columns.
@@ -79,7 +80,7 @@ def agree(command: Command, printed: str) -> None:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of the README's commands: a platform of their own on a free port, the model of the demo."""
     folder = tmp_path_factory.mktemp("readme")
-    env = clean_environment(folder) | {"TORPOR_PORT": str(free_port())}
+    env = clean_environment(folder) | {"TORPOR_PORT": str(free_port()), "TORPOR_PORTS_FROM": str(free_port())}
     yield env
     if (left := read_address(folder / "data")) is not None and answers(left):
         down(folder / "data")
@@ -88,6 +89,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def run(command: Command, before: list[str], env: dict[str, str]) -> str:
     """What one command prints, on both outputs, as bash runs it after the lines that set its environment."""
     line = command.line.replace(DEFAULT, f"127.0.0.1:{env['TORPOR_PORT']}")
+    line = line.replace(FIRST, f"127.0.0.1:{env['TORPOR_PORTS_FROM']}")
     script = "\n".join((*before, line))
     process = subprocess.Popen(
         ["bash", "-c", script],
@@ -134,7 +136,7 @@ def test_the_shell_and_python_sessions_do_what_the_readme_shows(
         word = shlex.split(command.line)[0]
         if word in ("source", "export"):
             before.append(command.line)
-        elif word == "torpor" or shutil.which(word):  # a bare machine has no curl
+        elif word in ("torpor", "bentoml") or shutil.which(word):  # a bare machine has no curl
             if command.line.startswith("torpor rm"):
                 python_session(shell, monkeypatch)
             agree(command, run(command, before, shell))
