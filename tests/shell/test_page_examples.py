@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from router.api.pages import page
 from router.api.pages.curl import examples
-from router.api.pages.deployed import EVENTS_MAX, grouped, marks
+from router.api.pages.deployed import EVENTS_MAX, Condition, Now, Past, grouped, marks
 from router.api.pages.words import LINE_MAX, plain, when
 from router.core.catalog import Registered
 from router.core.settings import Settings
@@ -145,3 +146,26 @@ def test_an_instant_is_told_in_utc() -> None:
         str(when(0.0)) == '<time datetime="1970-01-01T00:00:00Z"><span>1970-01-01</span> <span>00:00:00</span></time>'
     )
     assert str(when(None)) == "never"
+
+
+def test_an_installer_s_lines_are_shown_as_text_while_it_works() -> None:
+    now = Now(
+        name="e",
+        condition=Condition("building", "busy", "The environment of b:1 is being made ready."),
+        under_way=True,
+        view=None,
+        address=None,
+        asks=False,
+        examples=[],
+        env=[],
+        fault=None,
+        installing=["Downloading <b>torch</b>", "Building \x1b[32mwheel\x1b[0m"],
+        beside=[],
+    )
+    past = Past(made=[], older=3, told=grouped([(1.0, "build", "<i>a</i>"), (2.0, "build", "b")]), log=[])
+    text = bytes(page("deployment.html", now=now, past=past, under_way=True).body).decode()
+    assert "Downloading &lt;b&gt;torch&lt;/b&gt;\nBuilding wheel</pre>" in text
+    assert "2 lines of the installer</summary>" in text
+    assert "&lt;i&gt;a&lt;/i&gt;\nb</pre>" in text
+    assert "<b>" not in text
+    assert "<i>" not in text
