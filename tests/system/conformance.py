@@ -348,23 +348,10 @@ def check_instance_types(cli: Cli) -> None:
 
 
 CHECKS: list[Callable[[Cli], None]] = [
-    check_login,
-    check_push_and_pull,
-    check_models,
-    check_secrets,
-    check_tokens,
-    check_instance_types,
-    check_deploy_and_call,
-    check_name_taken,
-    check_update,
-    check_python_client,
-    check_terminate_and_restart,
-    check_apply_file,
-    check_authorization,
-    check_canary,
-    check_broken,
-    check_delete,
-]
+    check_login, check_push_and_pull, check_models, check_secrets, check_tokens, check_instance_types,
+    check_deploy_and_call, check_name_taken, check_update, check_python_client, check_terminate_and_restart,
+    check_apply_file, check_authorization, check_canary, check_broken, check_delete,
+]  # fmt: skip
 
 
 def clean(cli: Cli) -> None:
