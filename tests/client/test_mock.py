@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from torpor import AsyncClient, Client, MockTransport, TorporError
-from torpor.errors import BadRequest, CallFailed, EndpointNotFound, QueueFull
+from torpor.errors import BadRequest, CallFailed, EndpointNotFound, QueueFull, RateLimited
 
 
 def embed(texts: list[str], scale: float = 1.0) -> Any:
@@ -106,7 +106,8 @@ def test_errors_are_raised_again_as_their_class_and_defects_go_through(client: C
 
 
 def test_what_said_try_later_is_called_again(mock: MockTransport) -> None:
-    answers: list[int | TorporError] = [QueueFull("full\nwait", retry_after=0), QueueFull("full\nwait"), 3]
+    often = RateLimited("too often\nwait", retry_after=0, detail={"limit": "rate"})
+    answers: list[int | TorporError] = [QueueFull("full\nwait", retry_after=0), QueueFull("full\nwait"), often, 3]
 
     def busy() -> int:
         answer = answers.pop(0)
@@ -117,6 +118,19 @@ def test_what_said_try_later_is_called_again(mock: MockTransport) -> None:
     client = Client(transport=MockTransport({"busy": {"call": busy}}))
     assert client.endpoint("busy").call("call") == 3
     assert answers == []
+
+
+def test_a_day_whose_calls_are_over_is_not_waited_out() -> None:
+    asked: list[int] = []
+
+    def spent() -> int:
+        asked.append(1)
+        raise RateLimited("over\ncome back tomorrow", retry_after=1, detail={"limit": "quota"})
+
+    client = Client(transport=MockTransport({"spent": {"call": spent}}))
+    with pytest.raises(RateLimited, match="tomorrow") as raised:
+        client.endpoint("spent").call("call")
+    assert (raised.value.retry_after, asked) == (1.0, [1])
 
 
 def test_endpoints_are_listed_sleep_wake_and_are_deleted(client: Client) -> None:

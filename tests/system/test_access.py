@@ -191,6 +191,21 @@ def test_a_closed_endpoint_is_closed_after_a_restart(tmp_path: Path) -> None:
         assert found.call("", url=f"{again['url']}/endpoints/closed").status_code == 401
 
 
+def test_off_the_loopback_address_an_endpoint_is_opened_only_where_the_owner_lets_it(tmp_path: Path) -> None:
+    everywhere = ('host = "0.0.0.0"', 'auth = "on"')
+    with town(tmp_path, *everywhere, token=first_token(tmp_path)) as found:
+        found.deploy("open", False)
+        assert found.call("open").status_code == 401
+        history = httpx.get(f"{found.url}/torpor/v1/endpoints/open/events", headers=found.admin, timeout=WITHIN).json()
+        assert [each["kind"] for each in history["events"] if "open_endpoints" in each["text"]] == ["note"]
+        found.platform.told("down")
+        config = configured(tmp_path, *everywhere, "open_endpoints = true")
+        found.platform.told("up", "--detach", "--port", "0", *config)
+        again = read_address(found.platform.data)
+        assert again is not None
+        assert found.call("", url=f"{again['url']}/endpoints/open").status_code == 200
+
+
 def test_an_open_endpoint_asks_nobody_on_a_platform_that_asks_for_tokens(guarded: Town) -> None:
     guarded.asleep("open")
     assert guarded.call("open").json() == {"hello": "a"}, "a stranger's call wakes it"
@@ -241,6 +256,13 @@ def test_who_waits_as_retry_after_says_is_served(free: Town) -> None:
         refused = free.call("slow")
     time.sleep(int(refused.headers["retry-after"]))
     assert free.call("slow").status_code == 200
+
+
+def test_the_client_waits_for_the_bucket(free: Town) -> None:
+    free.deploy("paced", rate=2, burst=1)
+    with Client(free.url) as client:
+        assert [client.endpoint("paced").hi(name=name) for name in "abc"] == [{"hello": name} for name in "abc"]
+    assert free.view("paced")["calls"] == 3
 
 
 def used(data: Path, name: str) -> int:

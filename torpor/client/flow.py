@@ -16,6 +16,7 @@ from torpor.errors import (
     EndpointNotFound,
     QueueFull,
     QueueTimeout,
+    RateLimited,
     ShuttingDown,
     TorporError,
     from_body,
@@ -149,12 +150,13 @@ def error_of(answer: Answer) -> TorporError:
 def patient(ask: Ask, within: float, own_patience: bool = False) -> Flow[Answer]:
     """Asks until it is answered with something else than "try later", for `within` seconds in all.
 
-    Asked again is only what surely did not run, and only where waiting helps: not after a start that failed, and
-    not after a wait as long as the caller's own `queue_within` (`own_patience`). Raises what the last answer said.
+    Asked again is only what surely did not run, and only where waiting helps: not after a start that failed, not
+    where the day's calls are over, and not after a wait as long as the caller's own `queue_within` (`own_patience`).
+    Raises what the last answer said.
     """
     deadline = time.monotonic() + within
     pause = RETRY_FIRST
-    again = (QueueFull, ShuttingDown) if own_patience else (QueueFull, ShuttingDown, QueueTimeout)
+    again = (QueueFull, RateLimited, ShuttingDown, *(() if own_patience else (QueueTimeout,)))
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -164,7 +166,8 @@ def patient(ask: Ask, within: float, own_patience: bool = False) -> Flow[Answer]
             return answer
         error = error_of(answer)
         wait = error.retry_after if error.retry_after is not None else pause
-        if not isinstance(error, again) or time.monotonic() + wait > deadline:
+        over = error.detail.get("limit") == "quota" or time.monotonic() + wait > deadline
+        if over or not isinstance(error, again):
             raise error
         yield Wait(wait)
         pause = min(RETRY_MAX, pause * 2)
