@@ -112,7 +112,7 @@ DEPLOY = f"{API}/endpoints"
 REFUSED: list[tuple[str, str, Any, str]] = [
     ("POST", DEPLOY, {"variant": 1}, "`variant` has to be a string"),
     ("POST", DEPLOY, {"rule": {"kind": "random"}}, "a `rule` needs one"),
-    ("POST", DEPLOY, ruled(watch=1), "a rule is not valid: watch"),
+    ("POST", DEPLOY, ruled(share=1), "a rule is not valid: share"),
     ("POST", DEPLOY, ruled(weight="9"), "weight is '9'"),
     ("POST", DEPLOY, ruled(weight=True), "weight is True"),
     ("POST", DEPLOY, ruled(weight=101), "101 of 'v' is no percent"),

@@ -159,6 +159,6 @@ def rule_of(flags: dict[str, Any], now: RuleView) -> RuleView:
             f"a canary cannot be by {named} at once\nname one of --random, --by-header, --by-query and --shadow"
         )
     if not chosen:
-        return RuleView(kind=now["kind"], by=now["by"], weight=weight)
+        return {**now, "weight": weight}
     ((kind, by),) = chosen
     return RuleView(kind=kind, by=by if isinstance(by, str) else "", weight=weight)
