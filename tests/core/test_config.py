@@ -57,7 +57,7 @@ def test_the_page_is_fresh() -> None:
 
 @pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "http://", "http://c:4318/v1?x=1"])
 def test_a_collector_that_is_no_url_of_http_is_a_fault(url: str) -> None:
-    with pytest.raises(InvalidConfig, match="otlp_endpoint = .* has to be http"):
+    with pytest.raises(InvalidConfig, match=r"otlp_endpoint = .* has to be http"):
         load(None, {"TORPOR_OTLP_ENDPOINT": url}, {})
 
 
