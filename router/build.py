@@ -326,6 +326,7 @@ def build(config: Config) -> Router:
     secrets.changed = deploys.refresh
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
+    listeners.let_go = deployments.let_go
     required = config.auth == "on" or not loopback(config.host)
     never, opens = config.auth == "off", config.opens()
     door = Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=opens)

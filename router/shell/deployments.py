@@ -94,7 +94,7 @@ class Deployments:
         self._host = host
         self._ports_from = ports
         self._tasks: set[asyncio.Task[None]] = set()
-        self._given: set[int] = set()  # ports of deploys under way
+        self._held: dict[int, socket.socket] = {}  # ports of first deploys under way, until they listen
 
     async def open(self) -> None:
         """What a router before has left: faults to tell of, and first deploys that it did not end."""
@@ -255,10 +255,14 @@ class Deployments:
         self._note(name, "deploy_failed", text.partition("\n")[0] + goes_on)
         await self._kept.fail(fault)
 
+    def let_go(self, port: int) -> None:
+        """Its listener opens now: what has kept it from everybody else is in the way."""
+        if (held := self._held.pop(port, None)) is not None:
+            held.close()
+
     def _end(self, progress: Progress) -> None:
-        port = progress.request.settings.port
-        if port is not None:
-            self._given.discard(port)
+        if progress.request.settings.port is not None:
+            self.let_go(progress.request.settings.port)
         if self.under_way.get(progress.request.name) is progress:
             del self.under_way[progress.request.name]
         progress.over.set()
@@ -282,14 +286,15 @@ class Deployments:
         if port is None:
             if self._ports_from is None:
                 return request
-            port = self._free_port(self._ports_from)
-            self._given.add(port)
+            port = self._take_port(self._ports_from)
         return replace(request, settings=replace(request.settings, port=port))
 
-    def _free_port(self, first: int) -> int:
-        taken = self._given | self.catalog.ports()
+    def _take_port(self, first: int) -> int:
+        """One that nobody else on this machine gets while the deploy is made ready."""
+        taken = self.catalog.ports() | self._held.keys()
         for port in range(first, min(first + PORTS, 65536)):
-            if port not in taken and free(self._host, port):
+            if port not in taken and (held := hold(self._host, port)) is not None:
+                self._held[port] = held
                 return port
         raise Conflict(f"no port from {first} on is free\nset ports_from, or remove deployments")
 
@@ -301,13 +306,17 @@ def unknown(name: str) -> NotFound:
     return NotFound(f"no deployment is called {name!r}\nsee `bentoml deployment list`")
 
 
-def free(host: str, port: int) -> bool:
-    """Whether a port can be had now."""
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+def hold(host: str, port: int) -> socket.socket | None:
+    """A socket that keeps a port and takes no connections, None where it cannot be had.
+
+    It may be bound although connections of an earlier listener are just ending; from then on nobody else's may.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        return None
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from router.proxy.proxy import Proxy
@@ -19,10 +19,14 @@ RETRY_EVERY = 2.0  # seconds between two tries of a port that something else has
 
 
 class Listeners:
-    """`proxy` serves what comes in; it is set before the first `open`. `tls`: all ports speak HTTPS with it."""
+    """`proxy` serves what comes in; it is set before the first `open`. `tls`: all ports speak HTTPS with it.
+
+    `let_go` is called with each port that is about to be opened: whoever keeps it for that gives it up.
+    """
 
     def __init__(self, host: str, tls: ssl.SSLContext | None = None, retry_every: float = RETRY_EVERY) -> None:
         self.proxy: Proxy | None = None
+        self.let_go: Callable[[int], None] = lambda port: None
         self._host = host
         self._tls: dict[str, Any] = {}
         if tls is not None:
@@ -38,6 +42,7 @@ class Listeners:
         factory = self.proxy.protocol_factory(None if main else port)
         try:
             loop = asyncio.get_running_loop()
+            self.let_go(port)
             server = await loop.create_server(factory, self._host, port, backlog=2048, **self._tls)
         except OSError as error:
             reason = error.strerror or str(error)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,7 +17,7 @@ from router.shell.deployments import Deployments, Status
 from router.shell.request import Request
 from tests.shell.fakes.stage import Stage, beside_an_engine
 from tests.shell.test_deploys import PATIENCE, House, until
-from torpor.errors import Conflict, InvalidService, NotFound
+from torpor.errors import Conflict, InvalidService, NotFound, TorporError
 
 
 @dataclass
@@ -221,6 +224,38 @@ def test_two_deployments_at_once_get_two_ports() -> None:
                 tasks.start_soon(town.create, "b:1", name)
         ports = {entry.settings.port for entry in town.catalog.endpoints.values()}
         assert len(ports) == 3
+
+    play(scenario)
+
+
+def test_a_port_that_is_given_is_nobody_else_s_while_the_deploy_is_made_ready() -> None:
+    async def scenario(town: Town) -> None:
+        town.launcher.hold_start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(town.create)
+            await until(lambda: town.launcher.holding == 1)
+            port = town.deployments.under_way["e"].request.settings.port
+            assert port is not None
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port)).close()
+            with socket.socket() as caller:
+                assert caller.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED, "nobody is kept waiting there"
+            town.deployments.let_go(port)
+            socket.create_server(("127.0.0.1", port)).close()
+            town.launcher.release()
+        assert town.catalog.endpoints["e"].settings.port == port
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("bento", ["b:1", "nowhere:1"])
+def test_a_port_is_kept_no_longer_than_its_deploy_takes(bento: str) -> None:
+    async def scenario(town: Town) -> None:
+        first = town.deployments._take_port(7400)
+        town.deployments.let_go(first)
+        with suppress(TorporError):
+            await town.create(bento)
+        socket.create_server(("127.0.0.1", first)).close()
 
     play(scenario)
 

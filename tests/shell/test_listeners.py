@@ -93,3 +93,16 @@ def test_a_lacking_port_is_not_tried_again_when_its_endpoint_is_gone() -> None:
         retrying.cancel()
 
     play(scenario)
+
+
+def test_who_keeps_a_port_for_a_listener_gives_it_up_when_that_opens() -> None:
+    async def scenario() -> None:
+        made = listeners()
+        kept = taken()
+        port = int(kept.getsockname()[1])
+        made.let_go = lambda opened: kept.close() if opened == port else None
+        assert await made.open(port) == port
+        assert answers(port)
+        made.close_all()
+
+    play(scenario)
