@@ -16,7 +16,8 @@ from pathlib import Path
 
 import uvloop
 
-from router.build import Router, build, write_address
+from router.address import write_address
+from router.build import Router, build
 from router.config import Config, load
 from router.log import configure
 from router.store import DataLock

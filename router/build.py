@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ import uvicorn
 from anyio import create_task_group
 from anyio.abc import TaskGroup
 
+from router.address import shown, unix
 from router.api.app import ControlPlane
 from router.api.cloud.body import Taken
 from router.api.cloud.routes import Cloud
@@ -52,7 +50,9 @@ from router.shell.meters import Meters
 from router.shell.plan import Plan
 from router.shell.request import Needs
 from router.shell.secrets import Secrets
+from router.shell.shadow import Shadows
 from router.shell.tokens import Tokens
+from router.shell.watch import Watch
 from router.store import Store
 from router.store.faults import Faults
 from router.store.seal import Seal
@@ -65,7 +65,6 @@ WARMED = 50  # endpoints, those called last, whose packages are imported when th
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
 LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
 REST_EVERY = 60.0  # seconds between two looks for fork-servers that nobody uses, less where they may be idle for less
-CONTROL = "control.sock"
 
 Tell = Callable[[str], None]
 PASSING = frozenset(("starting", "tried", "ended", "kept", "dropped"))  # transitions for the log, not for the history
@@ -102,6 +101,7 @@ class Router:
     pushed: DirectUploads
     deploys: Deploys
     deployments: Deployments
+    shadows: Shadows
     listeners: Listeners
     logs: Logs
     meters: Meters
@@ -125,6 +125,7 @@ class Router:
         control = str(self.launcher.address("control"))
         self.listeners.proxy = proxy = Proxy(self.engine, control, self.config.limits(), traces)
         self.engine.gone = proxy.pool.gone
+        proxy.taps = self.shadows
         self.door.stand(proxy)
         try:
             async with create_task_group() as tasks:
@@ -151,7 +152,10 @@ class Router:
         ports = [each.settings.port for each in (*catalog.endpoints.values(), *catalog.terminated.values())]
         await self.listeners.reopen(port for port in ports if port is not None)
         gauge = Gauge(self.engine, self.launcher, memory)
-        for care in (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, gauge.run):
+        assert self.listeners.proxy is not None
+        watch = Watch(catalog, self.deploys, self.listeners.proxy.tallies, self.store.note, time.monotonic)
+        cares = (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, gauge.run)
+        for care in (*cares, self.shadows.run, watch.run):
             tasks.start_soon(care)
         started(url)
 
@@ -316,7 +320,7 @@ def build(config: Config) -> Router:
         meters.forget(endpoint)
         engine.rates.forget(endpoint)
         if listeners.proxy is not None:
-            listeners.proxy.tallies.forget(endpoint)
+            listeners.proxy.forget(endpoint)
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
@@ -327,9 +331,9 @@ def build(config: Config) -> Router:
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     listeners.let_go = deployments.let_go
-    required = config.auth == "on" or not loopback(config.host)
-    never, opens = config.auth == "off", config.opens()
-    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=opens)
+    shadows = Shadows(engine, store.note)
+    required, never = config.auth == "on" or not loopback(config.host), config.auth == "off"
+    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=config.opens())
     return Router(
         config,
         store,
@@ -339,6 +343,7 @@ def build(config: Config) -> Router:
         pushed,
         deploys,
         deployments,
+        shadows,
         listeners,
         logs,
         meters,
@@ -369,29 +374,3 @@ def certificates_of(config: Config) -> Certificates | None:
 
 def replica_id(endpoint: str, revision: int) -> str:
     return f"{endpoint}-{revision}-{token_hex(4)}"
-
-
-def shown(host: str) -> str:
-    """In a URL; that of all addresses is the loopback one, where it can be reached from here."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host
-
-
-def unix(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    os.chmod(path, 0o600)  # who may write here may do everything, without a token
-    listener.listen(1024)
-    listener.setblocking(False)
-    return listener
-
-
-def write_address(path: Path, url: str, started_at: float, cacert: Path | None) -> None:
-    """`<data>/torpor.json`: how `torpor down` and others find this router. `cacert`: what a client has to trust."""
-    part = path.with_suffix(".part")
-    control = str(path.parent / "run" / CONTROL)
-    found = {"pid": os.getpid(), "url": url, "started_at": started_at, "control": control}
-    part.write_text(json.dumps(found if cacert is None else {**found, "cacert": str(cacert)}))
-    part.rename(path)

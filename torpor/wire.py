@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 DEFAULT_PORT = 7300
 API = "/torpor/v1"  # the control plane's prefix
@@ -85,6 +85,7 @@ class RuleView(TypedDict):
     kind: str  # random, header, query, address, shadow
     by: str  # the header or the query's key
     weight: int  # percent
+    watch: NotRequired[dict[str, Any]]  # bounds that it is held to, where it is
 
 
 class VariantView(TypedDict):

@@ -18,7 +18,7 @@ JSON_MAX = 1 << 20  # bytes
 TAIL_DEFAULT = 100
 TAIL_MAX = 10_000
 DEPLOY = ("name", "bento", "env", "settings", "secrets", "access", "variant", "rule")
-RULE = ("kind", "by", "weight")
+RULE = ("kind", "by", "weight", "watch")
 
 
 async def read_object(request: HTTPRequest, most: int = JSON_MAX) -> dict[str, Any]:
@@ -102,7 +102,10 @@ def read_rule(rule: Any) -> Rule:
         )
     if not isinstance(weight, int) or isinstance(weight, bool):
         raise BadRequest(f"a rule's weight is {weight!r}\nuse a whole number of percent")
-    return Rule(kind, by, weight)
+    watch = rule.get("watch") or {}
+    if not isinstance(watch, dict):
+        raise BadRequest(f'a rule\'s `watch` is {watch!r}\nuse an object, see docs/protocols.md, "Variants"')
+    return Rule(kind, by, weight, watch)
 
 
 def read_number(body: dict[str, Any]) -> int | None:

@@ -88,11 +88,14 @@ class Views:
         run_as = line_of(name, variant.name)
         line = self._engine.schedule.lines.get(run_as)
         rule = variant.rule
+        shown = RuleView(kind=rule.kind, by=rule.by, weight=rule.weight)
+        if rule.watch:
+            shown["watch"] = rule.watch
         return VariantView(
             name=variant.name,
             revision=variant.revision,
             bento=self._engine.catalog.beside[run_as].bento,
-            rule=RuleView(kind=rule.kind, by=rule.by, weight=rule.weight),
+            rule=shown,
             state=state_of(line),
             url=f"{self._url}{ENDPOINTS}/{run_as}",
             calls=line.calls if line else 0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
+from router.core.verdict import Bounds
 from torpor.errors import BadRequest
 from torpor.wire import NAME
 
@@ -103,6 +104,9 @@ def check_variants(variants: tuple[Variant, ...]) -> None:
             raise BadRequest(f"a {rule.kind} rule names no {rule.kind}\nset route_by")
         if rule.kind not in (*KINDS, "address", "shadow"):
             raise BadRequest(f"{rule.kind!r} is no rule\nuse {', '.join(KINDS)}")
+        if rule.watch and rule.kind not in KINDS:
+            raise BadRequest(f"{variant.name!r} has no share of the calls to watch\ngive it one: {', '.join(KINDS)}")
+        Bounds.of(rule.watch)
     sharing = [v for v in variants if v.rule.kind in KINDS]
     if len(rules := {(v.rule.kind, v.rule.by) for v in sharing}) > 1:
         named = ", ".join(sorted(f"{kind} {by}".strip() for kind, by in rules))

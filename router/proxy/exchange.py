@@ -32,7 +32,7 @@ class Exchange:
 
     __slots__ = (
         "answered", "caller", "comforted", "complete", "expects", "head", "lease", "name", "over", "pieces",
-        "replayable", "replays", "replica", "router", "sent", "sent_bytes", "started", "target", "woken",
+        "replayable", "replays", "replica", "router", "sent", "sent_bytes", "started", "tap", "target", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class Exchange:
         self.replayable = True
         self.comforted = self.started  # when it was last told that it is not forgotten
         self.woken = False  # the head of an event stream is out, though no replica has answered
+        # Nearly no call has one: what listens to it for a copy to a shadow.
+        self.tap = None if target is None or target.split is None else caller.proxy.tap(self, target)
 
     @property
     def id(self) -> str:
@@ -89,6 +91,8 @@ class Exchange:
             return
         self.pieces += 1
         replica.transport.write(payload)
+        if self.tap is not None:
+            self.tap.more(payload)
         if self.replayable:
             self.sent.append(payload)
             if self.sent_bytes > self.caller.proxy.limits.replay_bytes:
@@ -148,6 +152,7 @@ class Exchange:
         if self.over:
             return
         self.over = True
+        self.tap = None
         self._forget_sent()
         calls, lease, replica = self.caller.proxy.calls, self.lease, self.replica
         self.lease = self.replica = None
@@ -173,6 +178,7 @@ class Exchange:
         if self.over:
             return
         self.over = True
+        self.tap = None
         self._forget_sent()
         self.caller.fail(self, error)
 
@@ -188,6 +194,8 @@ class Exchange:
         self.router = proxy.time() - self.started
         self.pieces = 1
         replica.begin(self, self.lease)
+        if self.tap is not None:
+            self.tap.forwarded(sent)
         replica.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if self.sent_bytes > proxy.limits.replay_bytes:
             self._forget_sent()
@@ -238,6 +246,7 @@ class Exchange:
 
     def _died(self, error: TorporError) -> None:
         self.over = True
+        self.tap = None
         self._forget_sent()
         lease, self.lease = self.lease, None
         if lease is not None:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from router.proxy.caller import Caller
 from router.proxy.calls import Calls, Door, Target, Traces
+from router.proxy.exchange import Exchange
 from router.proxy.head import RequestHead, Requests
 from router.proxy.limits import Limits
 from router.proxy.pool import Pool
 from router.proxy.tally import Tallies
+from router.proxy.tap import Tap, Taps
 from router.proxy.traced import TracedCaller
 from torpor.errors import TorporError
 
@@ -31,6 +33,7 @@ class Proxy:
         self.control = control
         self.traces = traces
         self.door: Door | None = None  # asks for tokens; it may be set while callers are there
+        self.taps: Taps | None = None  # wants copies of calls
         self.limits = limits
         self.requests = Requests(limits)
         self.pool = Pool(calls, limits.max_idle)
@@ -60,6 +63,16 @@ class Proxy:
         if target is not None and target.split is not None:
             return self.calls.share(target, head)
         return target
+
+    def tap(self, exchange: Exchange, target: Target) -> Tap | None:
+        """What listens to an exchange, of an endpoint that has several versions."""
+        return None if self.taps is None else self.taps.tap(exchange, target)
+
+    def forget(self, endpoint: str) -> None:
+        """The endpoint was removed; one of the same name counts anew."""
+        self.tallies.forget(endpoint)
+        if self.taps is not None:
+            self.taps.forget(endpoint)
 
     def body_max(self, head: RequestHead, port: int | None) -> int:
         """Bytes that the request's body may have. The control plane bounds its own: a bento is larger than a call."""

@@ -137,6 +137,8 @@ class Replica(asyncio.Protocol):
             if len(body) > length:
                 self._spoiled = True
                 body = body[:length]
+            if exchange.tap is not None:
+                exchange.tap.answered(head.status, body)
             caller.transport.write(caller.answer(exchange, head, timing, self._lease, body))
             self._done(exchange)
         else:
@@ -156,6 +158,8 @@ class Replica(asyncio.Protocol):
     def _begin_body(self, exchange: Exchange, head: AnswerHead, timing: bytes, body: bytes) -> None:
         """The answer's head has come, and the start of its body."""
         caller, length = exchange.caller, head.length
+        if exchange.tap is not None:
+            exchange.tap.answered(head.status)
         self._state = _BODY
         self._left = length
         self._recode = length < 0 and exchange.head.minor == 1
@@ -177,6 +181,8 @@ class Replica(asyncio.Protocol):
         self._left = head.length
         self._recode = True
         self._chunks = Chunks() if head.length == CHUNKED else None
+        if exchange.tap is not None:
+            exchange.tap.answered(head.status)
         exchange.go_on(head.status)
         if head.length == 0:
             exchange.caller.transport.write(LAST)
@@ -195,6 +201,8 @@ class Replica(asyncio.Protocol):
             data = data[:left]
             self._spoiled = True
         self._left = left = left - len(data)
+        if exchange.tap is not None:
+            exchange.tap.answer.add(data)
         if self._recode:
             data = chunk(data) if left else chunk(data) + LAST
         exchange.caller.transport.write(before + data if before else data)
@@ -214,6 +222,8 @@ class Replica(asyncio.Protocol):
             ended = chunks.rest is not None
             if chunks.rest:
                 self._spoiled = True
+        if exchange.tap is not None:
+            exchange.tap.answer.add(data)
         if self._recode:
             wire = before + chunk(data) if data else before
             if ended and chunks is not None:
@@ -257,6 +267,8 @@ class Replica(asyncio.Protocol):
         else:
             self._spent(lease)
         exchange.caller.finished()
+        if exchange.tap is not None:
+            exchange.tap.ended()
 
     def _spent(self, lease: Lease | None) -> None:
         """The connection serves no further exchange."""
@@ -288,7 +300,7 @@ class Replica(asyncio.Protocol):
         self._exchange = None
         self._state = _IDLE
         exchange.over = True
-        exchange.replica = exchange.lease = None
+        exchange.replica = exchange.lease = exchange.tap = None
         exchange.sent.clear()
         self.transport.abort()
         self._settle(outcome)
@@ -330,6 +342,8 @@ class Replica(asyncio.Protocol):
         exchange.replica = exchange.lease = None
         self._settle(self._outcome)
         caller.finished()
+        if exchange.tap is not None:
+            exchange.tap.ended()
 
 
 def _untouched(exchange: Exchange, why: Exception | None) -> bool:
