@@ -224,7 +224,12 @@ def test_an_open_endpoint_asks_nobody_on_a_platform_that_asks_for_tokens(guarded
     assert said.text == "Bearer sk-theirs"
     said = httpx.post(f"{guarded.url}/endpoints/open/authorization", json={}, headers=guarded.admin, timeout=WITHIN)
     assert said.text == "None"
-    guarded.token("other", "call:plain")
+    other = guarded.token("other", "call:plain")["Authorization"].removeprefix("Bearer ")
+    for token in (None, other):
+        with Client(guarded.url, token=token) as client:
+            assert client.endpoint("open").hi(name="sdk") == {"hello": "sdk"}
+    with Client(guarded.url) as client, pytest.raises(Unauthorized):
+        client.endpoint("plain").hi(name="nobody")
     nowhere(guarded)
 
 

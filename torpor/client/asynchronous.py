@@ -300,7 +300,7 @@ class AsyncEndpoint:
 
     async def methods(self) -> dict[str, Method]:
         """The endpoint's methods by name, as they are now."""
-        self._methods = methods(self._name, (await self._client.get(self._name))["schema"])
+        self._methods = methods(self._name, await self._client._drive(flow.described(self._name)))
         return self._methods
 
     async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:

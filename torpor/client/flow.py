@@ -21,7 +21,7 @@ from torpor.errors import (
     TorporError,
     from_body,
 )
-from torpor.wire import API, NAME, RuleView
+from torpor.wire import API, ENDPOINTS, NAME, RuleView
 
 T = TypeVar("T")
 
@@ -108,6 +108,18 @@ def control(method: str, path: str, **rest: Any) -> Flow[Any]:
     """A call of the control plane: its JSON object. Raises the error that it answers."""
     answer = yield Ask(method, API + path, **rest)
     return checked(answer).body
+
+
+def described(name: str) -> Flow[Any]:
+    """An endpoint's schema: of its view, or, where that is not for this caller, as the endpoint tells it to whoever
+    may call it. Raises what the view was refused with.
+    """
+    answer = yield Ask("GET", API + of(name))
+    if answer.status in (401, 403):
+        own = yield Ask("GET", f"{ENDPOINTS}/{name}/schema.json")
+        if own.status == 200 and isinstance(own.body, dict):
+            return own.body
+    return checked(answer).body["schema"]
 
 
 def of(name: str, rest: str = "") -> str:

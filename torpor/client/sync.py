@@ -299,7 +299,7 @@ class Endpoint:
 
     def methods(self) -> dict[str, Method]:
         """The endpoint's methods by name, as they are now."""
-        self._methods = methods(self._name, (self._client.get(self._name))["schema"])
+        self._methods = methods(self._name, self._client._drive(flow.described(self._name)))
         return self._methods
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
