@@ -200,6 +200,10 @@ class Engine:
             if self._inbox:
                 self._work_off()
 
+    def copy(self, call: Call, line: str) -> None:
+        """Wants a slot of a shadow, for a copy of a call: that was one already, of those that the endpoint may have."""
+        self.tell(ev.Wanted(line, self._expect(call)))
+
     def _warm_lease(self, replica: str) -> Lease:
         """All calls that find the replica ready have the same one."""
         self._warm = {known: lease for known, lease in self._warm.items() if known in self.schedule.replicas}

@@ -153,7 +153,7 @@ class Shadows:
     async def _asked(self, tap: Tap) -> Answer:
         """The shadow's answer. Raises why there is none."""
         call = WakeCall()
-        self._engine.want(call, Target(tap.line, tap.exchange.path), None)
+        self._engine.copy(call, tap.line)
         try:
             await call.over.wait()
         except BaseException:

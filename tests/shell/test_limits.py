@@ -104,6 +104,21 @@ def test_calls_of_a_variant_are_calls_of_its_endpoint() -> None:
     play(scenario)
 
 
+def test_a_copy_for_a_shadow_counts_for_nothing() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.deployed("e", quota=2)
+        stage.deployed("e~shadow")
+        for count in range(6):
+            copy = FakeCall(stage, "e~shadow")
+            stage.engine.copy(copy, "e~shadow")
+            assert (await copy.answer()).replica.startswith("e~shadow")
+            copy.settle()
+            assert bool(refused([stage.want()])) == (count >= 2)
+        assert refused([stage.want("e~shadow")]), "who calls it by its own address is a caller"
+
+    play(scenario)
+
+
 def test_what_the_limits_refused_is_told_by_endpoint() -> None:
     metrics, engine = page_of("e", "f")
     stage = Stage()
