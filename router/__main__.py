@@ -17,9 +17,10 @@ from pathlib import Path
 import uvloop
 
 from router.address import write_address
-from router.build import Router, build
+from router.build import build
 from router.config import Config, load
 from router.log import configure
+from router.router import Router
 from router.store import DataLock
 from torpor.cli.exits import exit_code
 from torpor.errors import InvalidConfig, TorporError
