@@ -41,7 +41,6 @@ from router.store.secrets import SecretRows
 
 log = logging.getLogger("torpor.router")
 
-
 PASSING = frozenset(("starting", "tried", "ended", "kept", "dropped"))  # transitions for the log, not for the history
 
 
