@@ -6,6 +6,7 @@ Each change, and each that failed, is a line of its endpoint's history.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class RevisionRoutes:
         for variant in self.catalog.variants.get(name, ()):
             state.setdefault(variant.revision, []).append(variant.name)
         found = await asyncio.to_thread(self.archive.revisions, name)
-        views = [revision_view(each, state.get(each.number, []), self.defaults) for each in found]
+        usual = dataclasses.asdict(self.defaults)
+        views = [revision_view(each, state.get(each.number, []), usual) for each in found]
         return JSONResponse({"revisions": views})
 
     async def events(self, request: HTTPRequest) -> Response:

@@ -8,7 +8,6 @@ from typing import Any
 
 from router.core.catalog import Registered, Revision
 from router.core.line import Line, Replica, Template
-from router.core.settings import Settings
 from router.core.split import Variant, line_of
 from router.shell.engine import Engine
 from torpor.wire import (
@@ -136,8 +135,8 @@ def template_view(template: Template) -> TemplateView:
     return TemplateView(id=template.id, state=state, memory=template.memory)
 
 
-def revision_view(revision: Revision, state: list[str], defaults: Settings) -> RevisionView:
-    settings = {name: getattr(revision.settings, name) for name in defaults.__slots__}
+def revision_view(revision: Revision, state: list[str], usual: dict[str, Any]) -> RevisionView:
+    """`usual`: the settings that go without saying."""
     return RevisionView(
         number=revision.number,
         bento=revision.bento,
@@ -147,7 +146,7 @@ def revision_view(revision: Revision, state: list[str], defaults: Settings) -> R
         env=sorted(revision.env),
         secrets=list(revision.spec.get("secrets") or ()),
         access=revision.spec.get("access"),
-        settings={name: value for name, value in settings.items() if value != getattr(defaults, name)},
+        settings={name: value for name, value in revision.settings.items() if value != usual.get(name, value)},
     )
 
 

@@ -75,7 +75,7 @@ class Revision:
     created_at: float
     creator: str  # the name of the token that deployed it, "" where none was asked for
     env: dict[str, str]
-    settings: Settings
+    settings: dict[str, Any]
     spec: dict[str, Any]
 
 

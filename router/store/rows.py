@@ -78,7 +78,7 @@ def all_of(connection: Connection, name: str) -> list[Revision]:
             created_at=row.created_at,
             creator=row.creator or "",
             env=row.env,
-            settings=settings_of(row.settings),
+            settings=row.settings,
             spec=row.spec or {},
         )
         for row in connection.execute(query)
