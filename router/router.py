@@ -175,6 +175,7 @@ class Router:
                 sessions=sessions,
                 secrets=self.secrets,
                 archive=self.store,
+                copies=self.shadows.seen,
                 memory=self.config.memory,
             ).routes(),
         )

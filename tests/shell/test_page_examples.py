@@ -161,6 +161,7 @@ def test_an_installer_s_lines_are_shown_as_text_while_it_works() -> None:
         fault=None,
         installing=["Downloading <b>torch</b>", "Building \x1b[32mwheel\x1b[0m"],
         beside=[],
+        copies={},
     )
     past = Past(made=[], older=3, told=grouped([(1.0, "build", "<i>a</i>"), (2.0, "build", "b")]), log=[])
     text = bytes(page("deployment.html", now=now, past=past, under_way=True).body).decode()

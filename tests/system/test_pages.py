@@ -34,7 +34,7 @@ from tests.system.test_control_plane import OTHERS, PATIENCE
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """With a deployment of three revisions: live, a canary and `staging`; one that failed; one that is terminated."""
+    """A deployment that is live with a canary, `staging` and a shadow; one that failed; one that is terminated."""
     with running(tmp_path_factory.mktemp("pages")) as started:
         for name, text, kind in (
             ("speaker", SERVICE, "Speaker"),
@@ -48,6 +48,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         deploy(started, "speaker", "speaker:1", canary=canary, **body)
         staging = {"name": "speaker", "bento": "speaker:1", "variant": "staging"}
         assert list(handmade.events(started.url, staging))[-1]["event"] == "deployed"
+        shadow = {"name": "speaker", "bento": "speaker:1", "variant": "dark", "rule": {"kind": "shadow", "weight": 100}}
+        assert list(handmade.events(started.url, shadow))[-1]["event"] == "deployed"
         deploy(started, "sad", "broken:1")
         deploy(started, "gone", "speaker:1")
         httpx.post(f"{started.url}{API}/gone/terminate", timeout=PATIENCE).raise_for_status()
@@ -67,6 +69,9 @@ def test_a_page_tells_state_address_revisions_events_and_log(platform: Running) 
         "staging awake calls to its own address 3 0 speaker:1",
         "1 live, 80 %",
         "2 next, 20 %",
+        "dark awake copies of 100 percent of the calls 4 0 speaker:1",
+        "Copies for the shadow: 0 copied, 0 same, 0 different, 0 failed, 0 dropped.",
+        "4 dark in the shadow, 100 %",
         "deployed revision 1 is live",
         "Service loaded from Bento directory",
         "Variables (values are not shown) <script>alert(1)</script> , PASSWORD",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,12 +40,13 @@ class Cloud:
     sessions: Sessions
     secrets: Secrets
     archive: Archive
+    copies: Callable[[str], dict[str, int]]  # what became of those to an endpoint's shadow
     memory: int | None
 
     def routes(self) -> list[BaseRoute]:
         bento_of = partial(bento_shown, self.pushed)
         made = DeploymentRoutes(self.deployments, self.taken, self.views.address, bento_of, self.sessions.name)
-        gathering = Gathering(self.deployments, self.engine, self.views, self.archive, self.logs)
+        gathering = Gathering(self.deployments, self.engine, self.views, self.archive, self.logs, self.copies)
         return [
             *WhoRoutes(self.sessions, self.memory).routes(),
             *CloudTokenRoutes(self.sessions).routes(),

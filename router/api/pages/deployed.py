@@ -84,7 +84,7 @@ class Beside:
 
     view: VariantView
     gets: str
-    replicas: int
+    watched: str  # the bounds that it is held to, "" for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ class Now:
     fault: str | None
     installing: list[str]
     beside: list[Beside]
+    copies: dict[str, int]  # to its shadow, empty where it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +117,14 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """The parts that know it."""
+    """The parts that know it. `copies`: what became of the calls that were copied to an endpoint's shadow."""
 
     deployments: Deployments
     engine: Engine
     views: Views
     archive: Archive
     logs: Logs
+    copies: Callable[[str], dict[str, int]]
 
     def rows(self, start: int) -> tuple[list[Row], int]:
         """A page of the list, the youngest first, and how many there are in all."""
@@ -134,6 +136,7 @@ class Gathering:
         self.deployments.check_known(name)
         entry, progress = self.deployments.entry(name), self.deployments.under_way.get(name)
         view = self.views.endpoint(name) if entry is not None else None
+        variants = view["variants"] if view else []
         settings = progress.request.settings if progress else entry.settings if entry else None
         address = self.views.address(name, settings.port) if settings else None
         on_air = name in self.deployments.catalog.endpoints
@@ -150,7 +153,8 @@ class Gathering:
             env=sorted(entry.env) if entry else [],
             fault=fault.text if fault is not None and progress is None else None,
             installing=list(progress.lines)[-LOG_LINES:] if progress else [],
-            beside=[self._beside(name, each) for each in (view["variants"] if view else ())],
+            beside=[beside(each) for each in variants],
+            copies=self.copies(name) if any(each["rule"]["kind"] == "shadow" for each in variants) else {},
         )
 
     def past(self, name: str, live: Registered | None, variants: Sequence[Variant]) -> Past:
@@ -217,10 +221,10 @@ class Gathering:
             for line in lines
         )
 
-    def _beside(self, name: str, view: VariantView) -> Beside:
-        line = self.engine.schedule.lines.get(line_of(name, view["name"]))
-        running = sum(each.state is not State.STOPPED for each in line.replicas.values()) if line else 0
-        return Beside(view, share(Rule(**view["rule"])), running)
+
+def beside(view: VariantView) -> Beside:
+    watch = view["rule"].get("watch", {})
+    return Beside(view, share(Rule(**view["rule"])), ", ".join(f"{key} {value}" for key, value in watch.items()))
 
 
 def marks(number: int, live: Registered | None, variants: Sequence[Variant]) -> list[str]:
