@@ -46,8 +46,8 @@ def deploy(torpor: Torpor, service: str, version: str, *flags: str) -> str:
 
 
 def test_history_is_told_newest_first_without_values_of_variables(torpor: Torpor, service: str) -> None:
-    deploy(torpor, service, "secret-1")
-    deploy(torpor, service, "secret-2", "--set", "idle_after=9", "--access")
+    deploy(torpor, service, "hidden-1")
+    deploy(torpor, service, "hidden-2", "--set", "idle_after=9", "--access")
     newest, oldest = document(torpor, "history", "said")
     assert (newest["number"], newest["state"], newest["env"]) == (2, ["live"], ["VERSION"])
     assert (newest["settings"], newest["access"], newest["secrets"]) == ({"idle_after": 9}, True, [])
@@ -56,7 +56,7 @@ def test_history_is_told_newest_first_without_values_of_variables(torpor: Torpor
     assert title.split() == ["REVISION", "BENTO", "MADE", "BY", "STATE", "SET"]
     assert re.fullmatch(r"2 +said:\w+ +\d+ s ago  -   live +VERSION idle_after=9\.0 access", first)
     assert re.fullmatch(r"1 +said:\w+ +\d+ s ago  -   - +VERSION", second)
-    assert "secret" not in done(torpor, "history", "said", "--json") + done(torpor, "events", "said", "--json")
+    assert "hidden" not in done(torpor, "history", "said", "--json") + done(torpor, "events", "said", "--json")
 
 
 def test_rollback_goes_back_and_says_what_answers(torpor: Torpor, service: str) -> None:
@@ -88,6 +88,26 @@ def test_a_canary_gets_its_share_changes_it_and_is_promoted(torpor: Torpor, serv
     assert "said (revision 2, " in done(torpor, "promote", "said")
     assert called(torpor) == "two"
     assert document(torpor, "show", "said")["variants"] == []
+
+
+def test_a_canary_is_held_to_the_bounds_that_are_named_until_it_is_not_watched(torpor: Torpor, service: str) -> None:
+    deploy(torpor, service, "one")
+
+    def watched(*arguments: str) -> dict[str, Any] | None:
+        (variant,) = document(torpor, "canary", "said", *arguments)["variants"]
+        found: dict[str, Any] | None = variant["rule"].get("watch")
+        return found
+
+    assert watched(service, "-e", "VERSION=two", "--watch", "60", "--errors", "0.1") == {"window": 60, "errors": 0.1}
+    assert watched("--latency", "3", "--promote") == {"window": 60, "errors": 0.1, "latency": 3, "promote": True}
+    assert watched("--weight", "20", "--by-header", "X-User") == watched("--weight", "30") is not None
+    refused = torpor("canary", "said", "--errors", "2")
+    assert (refused.exit_code, "watch.errors=2.0 is out of bounds" in refused.stderr) == (3, True)
+    refused = torpor("canary", "said", "--shadow", "--errors", "0.1")
+    assert (refused.exit_code, "no share of the calls to watch" in refused.stderr) == (3, True)
+    assert watched("--watch", "0") is None
+    assert watched("--watch", "60") == {"window": 60}
+    assert watched("--shadow") is None
 
 
 def test_a_canary_that_has_ended_leaves_all_calls_to_the_live_revision(torpor: Torpor, service: str) -> None:
