@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,6 +80,10 @@ class BrowserLogin:
         if pending is None:
             return self._shown(code)
         tokens, name = self.sessions.door.tokens, named(code)
+        if self.sessions.door.asks:  # once more: a page of an endpoint, at the same address, could send this form too
+            holder = tokens.known(hashlib.sha256(form.get("token", "").strip().encode()).digest())
+            if holder is None or not holder.allows(CLOUD):
+                return self._shown(code, "That token is unknown, over, or may not do this.")
         pending.token = ""  # a second consent meanwhile makes no second token
         try:
             _, pending.token = await tokens.create(name, [CLOUD], None, "made in a browser for `bentoml cloud login`")
@@ -88,12 +93,13 @@ class BrowserLogin:
         self.sessions.door.look()
         return page("consented.html", name=name)
 
-    def _shown(self, code: str) -> Response:
+    def _shown(self, code: str, fault: str = "") -> Response:
         pending = self._open(code)
         if pending is None:
             return page("no_code.html", 404)
         first = not self.sessions.door.asks
-        return page("consent.html", code=code, name=named(code), origin=pending.origin, first=first)
+        shown = {"code": code, "name": named(code), "origin": pending.origin, "first": first, "fault": fault}
+        return page("consent.html", 401 if fault else 200, **shown)
 
     def _open(self, code: str) -> Pending | None:
         """One that waits for a consent."""

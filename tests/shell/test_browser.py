@@ -37,12 +37,15 @@ class Browsing:
     sessions: Sessions
     kept: Kept
     now: list[float]
+    text: str = ""  # of the token of the last session
 
     async def code(self) -> str:
         return str((await self.client.get(CODE)).json()["code"])
 
     async def consent(self, code: str, told: dict[str, str]) -> int:
-        return (await self.client.post("/api_tokens", data={"code": code}, headers=OWN | told)).status_code
+        return (
+            await self.client.post("/api_tokens", data={"code": code, "token": self.text}, headers=OWN | told)
+        ).status_code
 
     async def fetched(self, code: str) -> str | None:
         found = await self.client.get(TOKEN, params={"code": code})
@@ -50,7 +53,7 @@ class Browsing:
         return str(found.json()["token"]) if found.status_code == 200 else None
 
     async def session(self, name: str, *scopes: str) -> dict[str, str]:
-        token, _ = await self.sessions.door.tokens.create(name, list(scopes), None)
+        token, self.text = await self.sessions.door.tokens.create(name, list(scopes), None)
         text = self.sessions.begin(token)
         return {"X-Torpor-Session": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -120,7 +123,11 @@ def test_only_who_may_make_such_a_token_consents() -> None:
                 assert await b.consent(code, told) == 303
                 assert (await b.client.get(f"/api_tokens?code={code}", headers=told)).status_code == 303
             assert await b.fetched(code) is None
-            assert await b.consent(code, await b.session("api", "api")) == 200
+            own = await b.session("api", "api")
+            b.text, text = "another", b.text
+            assert await b.consent(code, own) == 401, "a page of an endpoint has the cookie, and no token"
+            b.text = text
+            assert await b.consent(code, own) == 200
 
     asyncio.run(scenario())
 

@@ -277,7 +277,8 @@ def test_a_browser_logs_in_and_allows_a_command_line_its_token_once(account: Acc
         assert terminal.get(poll).status_code == 404
         for origin in ({}, {"Origin": "http://127.0.0.1:1"}, {"Origin": "null"}):
             assert browser.post("/api_tokens", data={"code": code}, headers=origin).status_code == 403
-        done = browser.post("/api_tokens", data={"code": code}, headers=own)
+        assert browser.post("/api_tokens", data={"code": code}, headers=own).status_code == 401
+        done = browser.post("/api_tokens", data={"code": code, "token": account.token}, headers=own)
         assert (done.status_code, f"browser-{code[:8]}" in done.text) == (200, True)
         assert browser.post("/api_tokens", data={"code": code}, headers=own).status_code == 404
         token = terminal.get(poll).json()["token"]
