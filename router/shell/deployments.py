@@ -89,6 +89,7 @@ class Deployments:
         self.under_way: dict[str, Progress] = {}
         self.faults: dict[str, Fault] = {}
         self._deploys = deploys
+        deploys.settled = self._settled
         self._engine = engine
         self._kept = kept
         self._host = host
@@ -129,6 +130,10 @@ class Deployments:
         """Why the last deploy failed, where no other revision was made live since."""
         fault, entry = self.faults.get(name), self.entry(name)
         return None if fault is None or (entry is not None and entry.revision != fault.revision) else fault
+
+    def _settled(self, name: str) -> None:
+        """A revision was made live, in whatever way: what failed before is over."""
+        self.faults.pop(name, None)
 
     def status(self, name: str) -> Status:
         """Raises NotFound."""

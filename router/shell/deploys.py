@@ -67,6 +67,7 @@ class Deploys:
         self._measure = measure
         self._vault = vault
         self._changing: set[str] = set()
+        self.settled: Callable[[str], None] = lambda name: None  # told of each endpoint that has a new live revision
 
     def check(self, request: Request) -> list[Needs]:
         """What its parts need. Blocks. Raises what is wrong with the request itself."""
@@ -339,6 +340,7 @@ class Deploys:
         for entry in entries:
             if entry.name == name:
                 self._catalog.put(dataclasses.replace(entry, terminated=False))
+                self.settled(name)
         if variants is not None:
             gone = self._catalog.vary(name, variants, {e.name: e for e in entries if e.name != name})
         for entry in entries:

@@ -157,6 +157,11 @@ def test_a_fault_is_known_after_a_restart_and_over_with_another_revision() -> No
         assert again.faults["e"].asked["body"] == {"bento": "broken:1"}
         await town.deploys.deploy(Request("e", "b:1", {}, Settings()), town.told.append)
         assert again.status("e") is Status.RUNNING, "torpor's own deploy counts too"
+        await again.update(Request("e", "broken:1", {}, Settings()), {"bento": "broken:1"})
+        assert again.status("e") is Status.FAILED
+        await town.deploys.deploy(Request("e", "b:2", {}, Settings()), town.told.append)
+        await town.deploys.rollback("e", 1, town.told.append)
+        assert again.status("e") is Status.RUNNING, "also when the revision is live that was live when it failed"
 
     play(scenario)
 
