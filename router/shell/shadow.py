@@ -7,6 +7,7 @@ holds a lease of its own line; it is sent once, and what becomes of it is counte
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
 
 from router.core.split import BETWEEN, Split, endpoint_of
 from router.proxy.answer import CHUNKED, UNTIL_CLOSE, AnswerHead, Answers, bad_answer
@@ -26,6 +26,8 @@ from router.shell.difference import difference
 from router.shell.engine import Engine
 from router.shell.waits import WakeCall
 from torpor.errors import TorporError
+
+log = logging.getLogger("torpor.shadow")
 
 COPIES_MAX: Final = 32  # in flight of one endpoint; more are dropped
 TAPS_MAX: Final = 128  # calls of one endpoint that are listened to at once; more are not copied
@@ -66,12 +68,12 @@ class Shadows:
         self._draw = draw
         self._within = within
         self._answers = Answers()
-        self._tasks: TaskGroup | None = None  # None: nothing is copied
+        self._tasks: asyncio.TaskGroup | None = None  # None: nothing is copied
         self.endpoints: dict[str, Seen] = {}
 
     async def run(self) -> None:
         """Copies until it is cancelled."""
-        async with anyio.create_task_group() as tasks:
+        async with asyncio.TaskGroup() as tasks:  # which also takes tasks from a protocol's callbacks
             self._tasks = tasks
             try:
                 await anyio.sleep_forever()
@@ -118,7 +120,7 @@ class Shadows:
             return
         seen.in_flight += 1
         seen.copied += 1
-        self._tasks.start_soon(self._copy, seen, tap)
+        self._tasks.create_task(self._copy(seen, tap))
 
     async def _copy(self, seen: Seen, tap: Tap) -> None:
         try:
@@ -128,6 +130,9 @@ class Shadows:
                 place = await anyio.to_thread.run_sync(difference, tap.answer, answer)
         except (TorporError, OSError, EOFError, BadChunk):
             seen.failed += 1
+        except Exception:  # the edge of a task: one copy must not end the others
+            seen.failed += 1
+            log.exception("a copy of call %s failed", tap.exchange.id)
         else:
             if place is None:
                 seen.same += 1

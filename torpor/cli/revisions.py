@@ -114,6 +114,10 @@ def start(url: str | None, name: str, as_json: bool) -> None:
 @click.option("--by-header", metavar="HEADER", help="By a header: each value goes to one version always.")
 @click.option("--by-query", metavar="KEY", help="By a key of the query, likewise.")
 @click.option("--shadow", is_flag=True, help="Copies of the calls, whose answers nobody is given.")
+@click.option("--watch", type=float, metavar="SECONDS", help="Roll it back by what the last ones show; 0: do not.")
+@click.option("--errors", type=float, metavar="SHARE", help="Most errors above the live one's.  [default: 0.02]")
+@click.option("--latency", type=float, metavar="TIMES", help="Most times the live one's p95.  [default: 1.5]")
+@click.option("--promote", is_flag=True, help="Make it live once it was clean for as long as it is watched.")
 @click.option("--env", "-e", multiple=True, metavar="KEY=VALUE", help="An environment variable of its replicas.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, such as idle_after=60.")
 @click.option("--secret", "-s", "secrets", multiple=True, metavar="NAME", help="A secret of the platform.")
@@ -159,6 +163,18 @@ def rule_of(flags: dict[str, Any], now: RuleView) -> RuleView:
             f"a canary cannot be by {named} at once\nname one of --random, --by-header, --by-query and --shadow"
         )
     if not chosen:
-        return {**now, "weight": weight}
+        return {**now, "weight": weight, "watch": watch_of(flags, now)}
     ((kind, by),) = chosen
-    return RuleView(kind=kind, by=by if isinstance(by, str) else "", weight=weight)
+    by = by if isinstance(by, str) else ""
+    return RuleView(kind=kind, by=by, weight=weight, watch=watch_of(flags, now))
+
+
+def watch_of(flags: dict[str, Any], now: RuleView) -> dict[str, Any]:
+    """The bounds that a canary is held to. Of one that becomes a shadow nothing is left to hold."""
+    named = {"window": flags["watch"], "errors": flags["errors"], "latency": flags["latency"]}
+    said: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if flags["promote"]:
+        said["promote"] = True
+    if flags["watch"] == 0 or (flags["shadow"] and not said):
+        return {}
+    return {**now.get("watch", {}), **said}
