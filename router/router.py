@@ -196,7 +196,8 @@ class Router:
 
     def _metrics(self) -> Metrics:
         assert self.listeners.proxy is not None
-        return Metrics(self.engine, self.listeners.proxy.tallies, self.meters, self.launcher, memory, self.started_at)
+        tallies, began = self.listeners.proxy.tallies, self.started_at
+        return Metrics(self.engine, tallies, self.meters, self.launcher, memory, began, self.shadows)
 
     async def _warm(self) -> None:
         """Has the fork-servers import what the endpoints need, so that the first call after a restart is quick.

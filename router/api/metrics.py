@@ -1,7 +1,8 @@
 """`GET /metrics`: what is counted, in Prometheus' text format 0.0.4, made when somebody asks.
 
 Counts begin at 0 with the router, or with the endpoint, so that a lower count is always a new beginning. Labels are
-bounded: endpoints are those of the catalogue that did anything since, codes those of HTTP.
+bounded: endpoints are those of the catalogue that did anything since, codes those of HTTP. What is of a variant has its
+name as a label, which what is of the live revision lacks.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from prometheus_client.metrics_core import Metric
 import torpor
 from router.api.views import state_of
 from router.core.line import Line
+from router.core.split import BETWEEN
 from router.proxy.tally import Histogram, Tallies, Tally
 from router.shell.engine import Engine
 from router.shell.gauge import Processes
 from router.shell.meters import Lives, Meters
+from router.shell.shadow import Shadows
 from torpor.wire import EndpointState, State
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,9 +36,12 @@ RUNNING = tuple(state for state in State if state is not State.STOPPED)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One endpoint at the moment of the scrape. Calls and lives are the counts themselves, which only grow."""
+    """One endpoint, or a variant of it, at the moment of the scrape. Calls and lives are the counts themselves, which
+    only grow.
+    """
 
     name: str
+    variant: tuple[str, ...]  # its name, none for the live revision
     calls: Tally
     lives: Lives
     in_flight: int
@@ -44,6 +50,7 @@ class Row:
     template: bool
     memory: int  # bytes of replicas and template, as last measured
     refused: dict[str, int]  # calls, by what refused them before the queue
+    copies: dict[str, int]  # to its shadow, by what became of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,13 @@ class Metrics:
     processes: Processes
     measure: Callable[[int], int | None]
     started_at: float
+    shadows: Shadows | None = None
 
     async def all(self) -> bytes:
         """Of the whole platform. What takes long is done beside the event loop."""
         known = self.engine.catalog.endpoints
-        active = [name for name in sorted({*self.tallies.endpoints, *self.meters.endpoints}) if name in known]
+        there = {*known, *self.engine.catalog.beside}
+        active = sorted({*self.tallies.endpoints, *self.meters.endpoints} & there)
         rows = [self._row(name) for name in active]
         states = Counter(state_of(self.engine.schedule.lines.get(name)) for name in known)
         evictions, pids = self.engine.schedule.room.evictions, [os.getpid(), *self.processes.own_pids()]
@@ -95,8 +104,10 @@ class Metrics:
         line = self.engine.schedule.lines.get(name) or Line(name, self.engine.catalog.named(name).settings)
         template = line.template
         calls = self.tallies.endpoints.get(name) or Tally()
+        endpoint, *variant = name.split(BETWEEN)
         return Row(
-            name=name,
+            name=endpoint,
+            variant=tuple(variant),
             calls=calls,
             lives=self.meters.endpoints.get(name) or Lives(),
             in_flight=line.in_flight(),
@@ -105,6 +116,7 @@ class Metrics:
             template=template is not None and template.kept,
             memory=sum(replica.memory for replica in line.replicas.values()) + (template.memory if template else 0),
             refused={"rate": 0, "quota": 0, **self.engine.rates.refused(name), "token": calls.barred},
+            copies=self.shadows.seen(name) if self.shadows and name in self.shadows.endpoints else {},
         )
 
     def _whole(self, states: Counter[str], evictions: int, memory: Memory) -> Iterator[Metric]:
@@ -138,43 +150,51 @@ class Metrics:
 
 def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
     """What is told of each endpoint."""
-    by = ("endpoint",)
+    by = ("endpoint", "variant")
     calls = CounterMetricFamily(
-        "torpor_calls", "Calls by status; 499: the caller left before the answer.", labels=("endpoint", "code")
+        "torpor_calls",
+        "Calls by status; 499: the caller left before the answer.",
+        labels=("endpoint", "code", "variant"),
     )
-    replicas = GaugeMetricFamily("torpor_replicas", "Replicas by state.", labels=("endpoint", "state"))
+    replicas = GaugeMetricFamily("torpor_replicas", "Replicas by state.", labels=("endpoint", "state", "variant"))
     refused = CounterMetricFamily(
         "torpor_calls_refused",
         "Calls that came no further than the door, by what refused them: token, rate or quota.",
-        labels=("endpoint", "by"),
+        labels=("endpoint", "by", "variant"),
+    )
+    copies = CounterMetricFamily(
+        "torpor_shadow_copies", "Calls copied to a shadow, by what became of them.", labels=("endpoint", "outcome")
     )
     for row in rows:
         for code, count in sorted(row.calls.codes.copy().items()):
-            calls.add_metric((row.name, str(code)), count)
+            calls.add_metric((row.name, str(code), *row.variant), count)
         for state in RUNNING:
-            replicas.add_metric((row.name, str(state)), row.replicas[state])
+            replicas.add_metric((row.name, str(state), *row.variant), row.replicas[state])
         for by_what, count in row.refused.items():
-            refused.add_metric((row.name, by_what), count)
+            refused.add_metric((row.name, by_what, *row.variant), count)
+        for outcome, count in row.copies.items():
+            copies.add_metric((row.name, outcome), count)
     yield calls
     yield replicas
     yield refused
+    yield copies
     for name, text, count_of in COUNTS:
         counter = CounterMetricFamily(name, text, labels=by)
         for row in rows:
-            counter.add_metric((row.name,), count_of(row))
+            counter.add_metric((row.name, *row.variant), count_of(row))
         yield counter
     for name, text, value_of in GAUGES:
         gauge = GaugeMetricFamily(name, text, labels=by)
         for row in rows:
-            gauge.add_metric((row.name,), value_of(row))
+            gauge.add_metric((row.name, *row.variant), value_of(row))
         yield gauge
-    first = [((r.name, c), h) for r in rows for c, h in (("false", r.calls.warm), ("true", r.calls.cold))]
-    yield histogram(
-        "torpor_first_byte_seconds", "From a call to its answer's first byte.", *first, labels=("endpoint", "cold")
-    )
-    waits = [((row.name,), row.calls.parked) for row in rows]
+    halves = [(row, ("false", row.calls.warm)) for row in rows] + [(row, ("true", row.calls.cold)) for row in rows]
+    first = [((row.name, cold, *row.variant), seconds) for row, (cold, seconds) in halves]
+    labels, text = ("endpoint", "cold", "variant"), "From a call to its answer's first byte."
+    yield histogram("torpor_first_byte_seconds", text, *first, labels=labels)
+    waits = [((row.name, *row.variant), row.calls.parked) for row in rows]
     yield histogram("torpor_queue_wait_seconds", "Of the calls that had to wait.", *waits, labels=by)
-    starts = [((row.name,), row.lives.cold) for row in rows]
+    starts = [((row.name, *row.variant), row.lives.cold) for row in rows]
     yield histogram("torpor_cold_start_seconds", "From a replica's start until it is ready.", *starts, labels=by)
 
 
