@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tests.system.test_control_plane import until
 PATIENCE = 60.0  # seconds that one call may take
 SERVICE = """
 import asyncio
+import os
 import bentoml
 from bentoml.exceptions import BentoMLException
 
@@ -30,7 +32,9 @@ BODIES = {
     "one": 'return "one"',
     "two": 'return "two"',
     "failing": 'raise BentoMLException("broken on purpose")',
-    "slow": 'await asyncio.sleep(2.0); return "one"',
+    "slow": """while not os.path.exists(os.environ["GATE"]):
+            await asyncio.sleep(0.01)
+        return "one\"""",
 }
 
 
@@ -43,10 +47,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield started
 
 
-def begun(platform: Running, endpoint: str, bento: str, **rule: Any) -> None:
-    """An endpoint of the first service, with a canary of another one."""
+def begun(platform: Running, endpoint: str, bento: str, env: dict[str, str] | None = None, **rule: Any) -> None:
+    """An endpoint of the first service, with a canary of another one. `env`: the canary's."""
     handmade.deployed(platform.url, endpoint, "one:1")
-    body = {"name": endpoint, "bento": f"{bento}:1", "variant": "canary", "rule": rule}
+    body = {"name": endpoint, "bento": f"{bento}:1", "variant": "canary", "rule": rule, "env": env or {}}
     told = list(handmade.events(platform.url, body))
     assert told[-1]["event"] == "deployed", told
 
@@ -149,17 +153,20 @@ def test_a_shadow_that_differs_is_told_and_callers_get_the_live_ones_answers(
     ]
 
 
-def test_callers_do_not_wait_for_a_slow_shadow(platform: Running, http: httpx.Client) -> None:
-    """Ten calls in turn end before the first of their copies, each of which takes 2 s, can have."""
-    begun(platform, "unhurried", "slow", kind="shadow", weight=100)
+def test_callers_do_not_wait_for_a_slow_shadow(platform: Running, http: httpx.Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    begun(platform, "unhurried", "slow", {"GATE": str(gate)}, kind="shadow", weight=100)
     url = f"{platform.url}/endpoints/unhurried/version"
     assert [http.post(url, json={}).text for _ in range(10)] == ["one"] * 10
-    page = httpx.get(f"{platform.url}/metrics").text
-    copies = {line for line in page.splitlines() if line.startswith("torpor_shadow_copies") and "unhurried" in line}
-    assert 'torpor_shadow_copies_total{endpoint="unhurried",outcome="copied"} 10.0' in copies
-    assert 'torpor_shadow_copies_total{endpoint="unhurried",outcome="same"} 10.0' not in copies
-    done = 'torpor_shadow_copies_total{endpoint="unhurried",outcome="same"} 10.0'
-    until(lambda: done in httpx.get(f"{platform.url}/metrics").text)
+
+    def counted(outcome: str) -> float:
+        page = httpx.get(f"{platform.url}/metrics").text
+        start = f'torpor_shadow_copies_total{{endpoint="unhurried",outcome="{outcome}"}} '
+        return float(next(line for line in page.splitlines() if line.startswith(start)).removeprefix(start))
+
+    assert (counted("copied"), counted("same")) == (10, 0)
+    gate.touch()
+    until(lambda: counted("same") == 10)
 
 
 def test_what_is_counted_of_a_canary_has_its_name(platform: Running, http: httpx.Client) -> None:
