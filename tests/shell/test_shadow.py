@@ -368,6 +368,21 @@ def test_a_call_without_a_whole_answer_is_not_copied() -> None:
     played(scenario, live=breaks_off)
 
 
+def test_a_call_that_was_answered_before_its_body_had_come_is_not_copied() -> None:
+    async def refuses(line: Line) -> None:
+        await line.head()
+        await line.send(answer_of(b"no", b"403 No"))
+
+    async def scenario(both: Pair) -> None:
+        line = await both.on.caller()
+        await line.send(post(b"x" * 1000)[:-1])
+        assert (await line.message()).status == 403
+        await line.close()
+        assert both.seen() == {}
+
+    played(scenario, live=refuses)
+
+
 def test_what_is_in_flight_when_the_router_ends_is_settled_and_not_counted() -> None:
     async def scenario(both: Pair) -> None:
         await both.on.ask(post(b"x"))
