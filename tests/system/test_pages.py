@@ -29,7 +29,7 @@ from tests.system.paged import (
     words,
 )
 from tests.system.running import Running, running
-from tests.system.test_control_plane import OTHERS, PATIENCE
+from tests.system.test_control_plane import OTHERS, PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_page_tells_state_address_revisions_events_and_log(platform: Running) 
         "Variables (values are not shown) <script>alert(1)</script> , PASSWORD",
     ):
         assert expected in read, read
-    assert "MiB Template" in read
+    until(lambda: "MiB Template" in words(shown(platform, "/deployments/speaker")))  # it is measured now and then
     assert read.index("revision 3 is beside the live one") < read.index("revision 1 is live"), "the newest first"
 
 
