@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, update
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from router.core.catalog import Change, Registered, Revision
@@ -26,11 +36,15 @@ from router.core.split import Variant
 from router.core.tokens import Token
 from router.disk import full
 from router.store import rows
-from router.store.tables import endpoints
+from router.store.tables import endpoints, metadata
 from router.store.tokens import all_tokens, put_token, use_tokens
 from torpor.errors import InternalError, InvalidConfig
 
 log = logging.getLogger("torpor.store")
+
+NEWEST = max(path.name[:4] for path in Path(__file__).parent.glob("migrations/versions/[0-9]*.py"))
+# Alembic's own table, as it makes it.
+VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 T = TypeVar("T")
 
@@ -57,7 +71,7 @@ class Store:
             event.listen(engine, "connect", _for_sqlite)
         try:
             with engine.begin() as connection:
-                _migrate(connection, engine.url)
+                _bring_up(connection, engine.url)
         except DBAPIError as error:
             engine.dispose()
             raise InvalidConfig(
@@ -223,15 +237,17 @@ def _for_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _migrate(connection: Connection, url: URL) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        newest = ScriptDirectory.from_config(config).get_current_head()
-        raise InvalidConfig(
-            f"the database {url} was written by a newer torpor ({error}; this one knows {newest})\n"
-            "install that version, or use another data folder"
-        ) from error
+def _bring_up(connection: Connection, url: URL) -> None:
+    """The tables as the code reads them: made where there are none, migrated where they are older.
+
+    Only the last takes Alembic, which takes 11 MB: it is not imported otherwise.
+    """
+    tables = inspect(connection).get_table_names()
+    if VERSION.name not in tables and not tables:
+        metadata.create_all(connection)
+        VERSION.create(connection)
+        connection.execute(insert(VERSION).values(version_num=NEWEST))
+    elif VERSION.name not in tables or connection.execute(select(VERSION)).scalar() != NEWEST:
+        from router.store.migrate import migrate
+
+        migrate(connection, url)
