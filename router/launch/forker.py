@@ -56,7 +56,6 @@ class Forker:
         self._gone = gone
         self._control: socket.socket | None = None
         self._answers: list[asyncio.Future[dict[str, Any]]] = []
-        self.spare: int | None = None  # the child that waits for the next start, or has become it
 
     @property
     def alive(self) -> bool:
@@ -112,9 +111,7 @@ class Forker:
             if told["ev"] == "ready":
                 if self._answers and not (answer := self._answers.pop(0)).done():
                     answer.set_result(told)
-            elif told["ev"] == "spare":
-                self.spare = int(told["pid"])
-            else:
+            elif told["ev"] != "spare":  # which is its own until it has become a replica
                 self._told(told)
         if ended:
             self.kill()

@@ -185,9 +185,8 @@ class ProcessLauncher:
         return {each.id: each.pid for each in all_of if each.pid is not None}
 
     def own_pids(self) -> list[int]:
-        """The fork-servers' processes, and the children that wait for the next start."""
-        spares = {server.spare for server in self._servers.values()} - {*self.pids().values(), None}
-        return [*(server.pid for server in self._servers.values()), *(pid for pid in spares if pid is not None)]
+        """The fork-servers' processes; a child that waits for the next start is of its parent's session."""
+        return [server.pid for server in self._servers.values()]
 
     # One fork-server an environment
 
