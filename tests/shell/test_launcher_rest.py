@@ -6,6 +6,7 @@ import asyncio
 
 from router.core.events import Kept, Ready
 from router.launch.forkserver import ForkServer
+from router.launch.machine import children, memory, own_memory
 from router.launch.orphans import born
 from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
 
@@ -92,5 +93,23 @@ def test_one_that_somebody_waits_for_is_in_use(play: Play, processes: RealStage)
         assert servers(processes) == [server]
         await preparing
         assert server.alive
+
+    play(scenario())
+
+
+def test_the_child_that_waits_for_the_next_start_is_measured_with_its_parent_and_only_there(
+    play: Play, processes: RealStage
+) -> None:
+    async def scenario() -> None:
+        await processes.launcher.prepare(processes.plan("Good"))
+        [server] = servers(processes)
+        while not (waiting := children(server.pid)):  # noqa: ASYNC110 - it is forked some time soon
+            await asyncio.sleep(0.01)
+        assert processes.launcher.own_pids() == [server.pid]
+        whole, alone = memory(server.pid), own_memory(server.pid)
+        assert whole is not None
+        assert alone is not None
+        assert whole > alone
+        assert len(waiting) == 1
 
     play(scenario())
