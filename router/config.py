@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from router.core.settings import Settings
+from router.core.settings import RUNGS, Settings
 from router.proxy.limits import Limits
 from torpor.errors import InvalidConfig
 from torpor.wire import DEFAULT_PORT
@@ -27,7 +27,8 @@ CHOICES = {
     "auth": ("auto", "on", "off"),
     "log_format": ("text", "json"),
     "log_level": ("debug", "info", "warning", "error"),
-    "sleep": ("deep", "template", "auto"),
+    "sleep": ("auto", "deep", "template", "stop", "pause", "fork"),
+    "launcher": tuple(RUNGS),
 }
 
 # key: (what it is, least, most); a bound of None is none.
@@ -77,6 +78,12 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
         None,
     ),
     "memory": ("bytes that all endpoints may take together; unset: 0.8 of the machine's", 1 << 20, 1 << 50),
+    "engine": (
+        "Unix socket of the container engine; unset: $CONTAINER_HOST, $DOCKER_HOST, Podman's or Docker's usual one",
+        None,
+        None,
+    ),
+    "build_network": ("network that images are built in, by the engine's name for it; unset: its default", None, None),
     "idle_after": ("seconds from the end of the last call until the replica is stopped", 0, 604800),
     "start_within": ("seconds from the start of a replica until it must be ready", 0.1, 7200),
     "queue_within": ("seconds that a call stays parked at most", 0, 7200),
@@ -89,10 +96,22 @@ BOUNDS: dict[str, tuple[str, float | None, float | None]] = {
     "idle_after_last": ("the same for the last replica of an endpoint; unset: idle_after", 0, 604800),
     "scale_window": ("seconds: surplus replicas go when fewer were needed all that time", 1, 3600),
     "sleep": (
-        "deep (no process), template (a loaded process to fork from), auto (while memory allows)",
+        "what stays while it sleeps: deep or stop (nothing), template (a loaded process to fork from); of containers: "
+        "pause (the replica, frozen), fork (a container to fork in); auto: template or fork, while memory allows",
         None,
         None,
     ),
+    "keep_for": ("seconds that this stays unused, then it goes too; 0: as long as the memory allows", 0, 31536000),
+    "launcher": ("process, or container: on Podman or Docker, with its own packages and limits", None, None),
+    "image": (
+        "that containers are made of, such as one of `bentoml containerize`; unset: built from the bento",
+        None,
+        None,
+    ),
+    "egress": ("whether a container reaches the network; else nothing but its calls reaches it", None, None),
+    "gpu": ("GPUs handed to each container", 0, 64),
+    "cpus": ("processors that a container may use; 0: all", 0, 4096),
+    "pids_limit": ("processes and threads in a container", 16, 1_000_000),
     "memory_limit": ("bytes of one replica, as measured; above it, it is replaced; 0: any number", 0, 1 << 50),
     "rate": ("calls a second; one more is answered 429, and starts nothing; 0: any number", 0, 1_000_000),
     "burst": ("calls at once after a rest, within the rate; unset: the rate, at least 1", 1, 1_000_000),
@@ -125,6 +144,8 @@ class Config:
     environment_idle: float = 3600.0
     otlp_endpoint: str | None = None
     memory: int | None = None
+    engine: Path | None = None
+    build_network: str | None = None
     settings: Settings = field(default_factory=Settings)
 
     def limits(self) -> Limits:
@@ -161,26 +182,29 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any]) ->
         faults.append("tls_cert and tls_key have to be set both, or neither")
     faults += store_faults(values.get("store", ""), values.get("store_endpoint"))
     faults += collector_faults(values.get("otlp_endpoint"))
+    faults += rung_faults(Settings(**settings))
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise InvalidConfig(f"the configuration has {len(faults)} fault(s):{lines}\nsee docs/config.md for all keys")
     return Config(**values, settings=Settings(**settings))
 
 
-def parse_settings(wanted: Mapping[str, Any], defaults: Settings) -> Settings:
+def parse_settings(given: Mapping[str, Any], defaults: Settings) -> Settings:
     """A deploy's settings over the defaults. Raises InvalidConfig with every fault."""
     faults: list[str] = []
     values: dict[str, Any] = {}
-    for key, value in wanted.items():
+    for key, value in given.items():
         if key == "port":
             _keep_value(key, value, f"settings.{key}", (1, 65535), values, faults)
         elif key in _SETTINGS:
             _keep(key, value, f"settings.{key}", {}, values, faults)
         else:
             faults.append(f"settings.{key} is not a setting{_meant(key, [*_SETTINGS, 'port'])}")
+    wanted = dataclasses.replace(defaults, **values)
+    faults += rung_faults(wanted)
     if faults:
         raise InvalidConfig("; ".join(faults) + "\nsee docs/config.md for the settings and their bounds")
-    return dataclasses.replace(defaults, **values)
+    return wanted
 
 
 _CONFIG = tuple(f.name for f in dataclasses.fields(Config) if f.name != "settings")
@@ -298,6 +322,19 @@ def collector_faults(url: str | None) -> list[str]:
     if url is None or re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
         return []
     return [f"otlp_endpoint = {url!r} has to be http://host:port or https://host:port"]
+
+
+def rung_faults(settings: Settings) -> list[str]:
+    """What of a launcher's settings another launcher does not have."""
+    faults = []
+    known = RUNGS[settings.launcher]
+    if settings.sleep not in known:
+        faults.append(
+            f"sleep = {settings.sleep!r} has to be one of {', '.join(known)} where launcher is {settings.launcher}"
+        )
+    if settings.launcher == "process" and (settings.image or settings.egress or settings.gpu or settings.cpus):
+        faults.append("image, egress, gpu and cpus are for containers: set launcher = 'container' too")
+    return faults
 
 
 def loopback(host: str) -> bool:

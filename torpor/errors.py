@@ -205,6 +205,18 @@ class DiskFull(TryLater):
     status = 507
 
 
+class EngineUnreachable(TryLater):
+    """The container engine, Podman or Docker, does not answer at its socket."""
+
+    code = "engine_unreachable"
+
+
+class EngineFailed(TryLater):
+    """The container engine answered that it cannot do what it was asked."""
+
+    code = "engine_failed"
+
+
 class ShuttingDown(TryLater):
     code = "shutting_down"
 

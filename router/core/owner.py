@@ -10,6 +10,7 @@ from router.core.line import Line, Why
 from router.core.refusals import put_to_sleep, shutting_down, unknown
 from router.core.scale import Window
 from router.core.settings import Settings
+from router.core.shelf import LOADED
 from torpor.errors import Conflict
 from torpor.wire import State
 
@@ -58,7 +59,7 @@ class Owner:
                 proved = True
                 self._s.after_work(line, replica, now)
         self._s.start_if_short(line, now)
-        if proved or e.settings.sleep == "template":
+        if proved or e.settings.sleep in LOADED:
             self._s.shelf.keep(line, now)
 
     def removed(self, e: ev.Removed, now: float) -> None:

@@ -12,6 +12,7 @@ from router.core.line import Line, Template
 if TYPE_CHECKING:
     from router.core.schedule import Schedule
 
+LOADED = ("template", "fork")  # rungs that are a process or a container of its own
 GUESS = 32 << 20  # bytes that a template is taken to need until one was measured
 
 
@@ -25,7 +26,7 @@ class Shelf:
 
     def keep(self, line: Line, now: float) -> None:
         """Has a template made where the endpoint may have one, has none, and the memory is there."""
-        if line.revision is None or line.removed or self._s.closing or line.settings.sleep == "deep":
+        if line.revision is None or line.removed or self._s.closing or line.settings.rung not in LOADED:
             return
         if line.template is not None or line.no_template is not None or line.error is not None:
             return
