@@ -30,7 +30,7 @@ class NoEngine(Exception):
 
 @contextmanager
 def ready_engine(folder: Path) -> Iterator[Path]:
-    """The socket of an engine that answers: the one that torpor would find, or one that is ended after. Raises NoEngine."""
+    """The socket of one that answers: that which torpor would find, or one that is ended after. Raises NoEngine."""
     with contextlib.suppress(EngineUnreachable):
         if answers(found := find_socket(None)):
             yield found
