@@ -70,11 +70,15 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A replica's process is gone and reaped. `status` is negative for a signal."""
+    """A replica's process is gone and reaped. `status` is negative for a signal.
+
+    `why`: what is known beyond that, such as "was ended for lack of memory: ..."; "" for nothing.
+    """
 
     replica: str
     status: int
     log: tuple[str, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,19 +204,20 @@ class Schedule:
     def _exited(self, e: ev.Exited, now: float) -> None:
         replica = self.replicas[e.replica]
         line = self.lines[replica.endpoint]
+        how = e.why or ending(e.status)
         before = replica.state
         replica.move(Move.EXIT, now)
         replica.tasks = 0
         for kind in ("start", "idle", "drain"):
             self._deadlines.clear((kind, replica.id))
         if before is State.STARTING:
-            self._start_ended(replica, start_failed(line, f"it {ending(e.status)}", e.log), now)
+            self._start_ended(replica, start_failed(line, f"it {how}", e.log), now)
         elif before is State.STOPPING and not (replica.why is Why.BROKEN and e.status):
             self._note_life(replica, "ended", f"has ended ({replica.why or 'it could not start'})", now)
         else:
-            self._note_life(replica, "died", ending(e.status), now)
+            self._note_life(replica, "died", how, now)
             if replica.trial:
-                self._disprove(line, replica, start_failed(line, f"it {ending(e.status)} after its start", e.log))
+                self._disprove(line, replica, start_failed(line, f"it {how} after its start", e.log))
         self._forget(line, replica)
         if line.name in self.lines:
             self.start_if_short(line, now)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from router.launch.logs import last_lines
+from router.launch.orphans import signal_group
 from torpor.errors import InternalError
 from torpor.host import packet
 
@@ -68,6 +69,15 @@ class Forker:
     def kill(self) -> None:
         """Ends the process without a word."""
         raise NotImplementedError
+
+    def signal(self, child: str, pid: int | None, number: int) -> None:
+        """Signals the whole group of one that it forked. `pid`: None where it is not known."""
+        if pid is not None:
+            signal_group(pid, number)
+
+    def pid_here(self, pid: int) -> int | None:
+        """A child's pid in this process's namespace, None where it cannot be seen."""
+        return pid
 
     def _listen(self, control: socket.socket) -> None:
         self._control = control

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from router.core.events import Exited, Kept, Ready, Unkept
-from router.launch import process
+from router.launch import children
 from router.launch.forker import packets, pair
 from router.launch.orphans import born
 from tests.shell.fakes.launchers import Heard, Play, RealStage, gone
@@ -84,7 +84,7 @@ def test_a_fork_server_that_hangs_is_ended_and_with_it_the_start_that_waits_for_
         await processes.launcher.prepare(processes.plan("Good"))
         [server] = list(processes.launcher._servers.values())
         os.kill(server.pid, signal.SIGSTOP)
-        monkeypatch.setattr(process, "FORK_WITHIN", 0.05)
+        monkeypatch.setattr(children, "FORK_WITHIN", 0.05)
         heard = Heard()
         await processes.launcher.start("e-1-o", processes.plan("Good"), heard.append)
         assert [exited.status for exited in heard.of(Exited)] == [-signal.SIGKILL]
