@@ -40,6 +40,8 @@ class Forks:
         """One packet of the router."""
         if told["op"] == "fork":
             self._fork(told["spec"], descriptors)
+        elif told["op"] == "signal":  # of a router that is in another namespace of pids
+            self._signal(told["replica"], told["number"])
 
     def serve(self) -> None:
         """Returns when the router has hung up."""
@@ -66,6 +68,10 @@ class Forks:
 
     def rehearse(self) -> None:
         """In a spare, before it waits: what each start would do alike."""
+
+    def ended(self, pid: int, status: int) -> str:
+        """A child has ended; what there is to say of it beyond its status."""
+        return ""
 
     def soon(self) -> None:
         """A spare is to be made when nothing starts just now."""
@@ -100,7 +106,8 @@ class Forks:
     def _child(self, spec: dict[str, Any], descriptors: list[int], asked: float) -> int | None:
         """The pid of the spare, which has been told what to become; None where there is none."""
         spare, self._spare = self._spare, None
-        self.soon()
+        if not spec.get("alone"):
+            self.soon()
         return spare.pid if spare is not None and spare.take(spec, descriptors, asked) else None
 
     def _pause(self) -> float | None:
@@ -158,7 +165,16 @@ class Forks:
                 self.soon()
             replica = self._children.pop(pid, None)
             if replica is not None:
-                self.say(ev="exited", replica=replica, pid=pid, status=os.waitstatus_to_exitcode(status))
+                code = os.waitstatus_to_exitcode(status)
+                self.say(ev="exited", replica=replica, pid=pid, status=code, why=self.ended(pid, code))
+
+    def _signal(self, replica: str, number: int) -> None:
+        """The whole group, or itself where it has not become the leader yet; one that is reaped gets none."""
+        for pid in [pid for pid, name in self._children.items() if name == replica]:
+            try:
+                os.killpg(pid, number)
+            except ProcessLookupError:
+                os.kill(pid, number)
 
 
 def end_with_parent() -> None:

@@ -1,17 +1,21 @@
 """The fork-server of an environment: a process with the imports done and no thread. It forks replicas and templates.
 
-`python -P -m torpor.host.forkserver --control-fd N`; the packets are in `docs/protocols.md`.
+`python -P -m torpor.host.forkserver --control-fd N`; the packets are in `docs/protocols.md`. In a container it is the
+first process, and connects to the router itself: `--control-path /run/torpor/control`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
+import signal
 import socket
 import sys
 from typing import Any
 
+from torpor.host.charge import Charge
 from torpor.host.forks import Forks
 from torpor.host.preload import OWN, preload, threads
 
@@ -51,12 +55,26 @@ class ForkServer(Forks):
         return Replica(spec, listener, control, log, asked).run()
 
 
+class Contained(ForkServer):
+    """The first process of a container: nobody else ends what a replica leaves, or sees why the kernel ended it."""
+
+    def __init__(self, control: socket.socket, own: tuple[list[str], dict[str, str]]) -> None:
+        super().__init__(control, own)
+        self._charge = Charge()
+
+    def ended(self, pid: int, status: int) -> str:
+        with contextlib.suppress(ProcessLookupError):  # no process gets the pid of a group that has members
+            os.killpg(pid, signal.SIGKILL)
+        return self._charge.told() if status < 0 else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="torpor.host.forkserver")
-    parser.add_argument("--control-fd", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--control-fd", type=int)
+    where.add_argument("--control-path", help="of a socket that the router listens at")
     parser.add_argument("--rehearse", action="store_true", help="try each import in a child before")
     options = parser.parse_args()
-    fd = options.control_fd
     for name in SINGLE_THREADED:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # at its import it would start a thread, and no fork be safe
@@ -66,9 +84,13 @@ def main() -> None:
     own = preload(OWN, rehearse=options.rehearse)
     if threads() > 1 and not options.rehearse:  # not in the versions that torpor brings; again, with more care
         os.execv(sys.executable, [*sys.orig_argv, "--rehearse"])
-    control = socket.socket(fileno=fd)
-    os.set_inheritable(fd, False)
-    ForkServer(control, own).serve()
+    if options.control_path is not None:
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.connect(options.control_path)
+        return Contained(control, own).serve()
+    control = socket.socket(fileno=options.control_fd)
+    control.set_inheritable(False)
+    return ForkServer(control, own).serve()
 
 
 if __name__ == "__main__":

@@ -202,5 +202,6 @@ def take_log(log: int) -> None:
 def set_environment(spec: dict[str, Any]) -> None:
     os.environ.update(spec["env"])
     os.environ.pop("BENTOCLOUD_DEPLOYMENT_URL", None)  # it would send self-calls elsewhere
+    os.makedirs(spec["run_folder"], exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["prometheus_multiproc_dir"] = spec["run_folder"]  # noqa: SIM112 - its name
     os.environ.setdefault("BENTOML_RESULT_STORE", str(Path(spec["state_folder"]) / "tasks.db"))
