@@ -26,10 +26,10 @@ from router.core.settings import Settings
 from router.proxy.limits import Limits
 from router.proxy.proxy import Proxy
 from router.shell.engine import Engine
-from router.shell.plan import Plan
+from router.shell.plan import NeverPaused, Plan
 
 
-class Standing:
+class Standing(NeverPaused):
     """A launcher whose replicas are sockets that somebody else serves: a start is ready at once."""
 
     def __init__(self, sockets: Mapping[str, str]) -> None:

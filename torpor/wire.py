@@ -44,6 +44,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    PAUSED = "paused"  # frozen: it sleeps, and goes on where it was
     DRAINING = "draining"
     STOPPING = "stopping"
 

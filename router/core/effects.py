@@ -18,6 +18,20 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Freeze this replica, which has nothing to do. Failed follows where that cannot be done."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let this replica go on. Ready or Failed follows, as after a start."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """Make a template of the revision. Kept may follow, in any case Unkept at last."""
 
@@ -35,7 +49,8 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """TERM the replica's process group, wait `within` seconds, KILL it, wait for its exit; Exited follows."""
+    """TERM the replica's process group, wait `within` seconds, KILL it, wait for its exit; Exited follows. One that is
+    frozen is killed."""
 
     replica: str
     within: float
@@ -95,7 +110,7 @@ class Asleep:
 class Note:
     """A transition of an endpoint, its replica or its template: for the log, the counts, the endpoint's history.
 
-    starting  tried (ready, on trial)  woke (ready)  start_failed  slept  evicted  too_large  died  ended
+    starting  tried (ready, on trial)  woke (ready)  start_failed  slept  paused  evicted  too_large  died  ended
     kept, dropped, lost (a template)  no_template
     """
 
@@ -107,4 +122,4 @@ class Note:
     phases: dict[str, float] | None = None  # of a start, seconds
 
 
-Effect = Start | Stop | Keep | Drop | Overdue | Grant | Refuse | Proved | Disproved | Asleep | Note
+Effect = Start | Stop | Pause | Resume | Keep | Drop | Overdue | Grant | Refuse | Proved | Disproved | Asleep | Note

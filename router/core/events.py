@@ -98,11 +98,23 @@ class Unkept:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes on a graphics card: all that are taken, and those of processes that are alive."""
+
+    used: int
+    living: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
-    """Bytes (PSS) of replicas and templates by id, and of the platform's own processes."""
+    """Bytes (PSS) of replicas and templates by id, and of the platform's own processes.
+
+    `cards`: what graphics cards hold, by their UUID; None where nobody asked. One that does not answer is left out.
+    """
 
     by_id: dict[str, int]
     platform: int = 0
+    cards: dict[str, Held] | None = None
 
 
 @dataclass(frozen=True, slots=True)

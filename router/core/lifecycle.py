@@ -5,6 +5,9 @@
                           |                  +-----revoke------+      draining is revocable, stopping is not
                           +--stop--> STOPPING --ready--> STOPPING     a start that loses to a stop is still reaped
 
+    READY --pause--> PAUSED --start--> STARTING     a replica that sleeps frozen wakes by a start of its own
+                        +--stop--> STOPPING
+
 An exit is possible in every state but STOPPED. A pair that is not in the table raises and changes nothing.
 """
 
@@ -20,6 +23,7 @@ class Move(StrEnum):
 
     START = "start"
     READY = "ready"
+    PAUSE = "pause"
     DRAIN = "drain"
     REVOKE = "revoke"
     STOP = "stop"
@@ -31,8 +35,12 @@ TABLE: dict[tuple[State, Move], State] = {
     (State.STARTING, Move.READY): State.READY,
     (State.STARTING, Move.STOP): State.STOPPING,
     (State.STARTING, Move.EXIT): State.STOPPED,
+    (State.READY, Move.PAUSE): State.PAUSED,
     (State.READY, Move.DRAIN): State.DRAINING,
     (State.READY, Move.EXIT): State.STOPPED,
+    (State.PAUSED, Move.START): State.STARTING,
+    (State.PAUSED, Move.STOP): State.STOPPING,
+    (State.PAUSED, Move.EXIT): State.STOPPED,
     (State.DRAINING, Move.REVOKE): State.READY,
     (State.DRAINING, Move.STOP): State.STOPPING,
     (State.DRAINING, Move.EXIT): State.STOPPED,

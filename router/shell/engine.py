@@ -64,7 +64,8 @@ class Engine:
         self._today = today
         self._nothing_before = self.schedule.slots.nothing_before
         self._clock = clock
-        self.efforts = Efforts(launcher, plan, self.tell, self.schedule.shelf.templates)
+        known = self.schedule.replicas, self.schedule.shelf.templates
+        self.efforts = Efforts(launcher, plan, self.tell, *known)
         self._waiting: dict[str, Call] = {}
         self._keys: dict[int, str] = {}
         self._serial = 0
@@ -80,6 +81,8 @@ class Engine:
         self._perform: dict[type, Callable[[Any], None]] = {
             ef.Start: self._hand_over,
             ef.Stop: self._hand_over,
+            ef.Pause: self._hand_over,
+            ef.Resume: self._hand_over,
             ef.Keep: self._hand_over,
             ef.Drop: self._hand_over,
             ef.Overdue: self._overdue,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from router.core.events import Event
+from torpor.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,10 @@ class Launcher(Protocol):
         ...
 
     async def stop(self, replica: str, within: float) -> None:
-        """TERM to the whole group, `within` seconds, KILL; returns when it is gone. One not yet forked is awaited."""
+        """TERM to the whole group, `within` seconds, KILL; returns when it is gone. One not yet forked is awaited.
+
+        One that is frozen cannot hear TERM: KILL at once. One that is gone already is no fault.
+        """
         ...
 
     def address(self, replica: str) -> str:
@@ -73,5 +77,30 @@ class Templates(Protocol):
         ...
 
 
-class Launching(Launcher, Templates, Protocol):
-    """Both."""
+class Pausing(Protocol):
+    """Replicas that sleep frozen. Asked for one replica in turn: never both at once, nor beside its start or stop."""
+
+    async def pause(self, replica: str) -> None:
+        """Returns when it is frozen. Raises TorporError where it cannot be: it is stopped then."""
+        ...
+
+    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
+        """Returns when it runs again, and tells Ready with the phase `resume`; its limit is that of its start.
+
+        Raises TorporError where it cannot go on, and tells nothing: it is stopped then.
+        """
+        ...
+
+
+class NeverPaused:
+    """`Pausing` of a launcher whose replicas cannot be frozen: no endpoint of it is set to `pause` (config.py)."""
+
+    async def pause(self, replica: str) -> None:
+        raise InternalError(f"replica {replica} cannot be paused here\nset sleep to another value for its endpoint")
+
+    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
+        raise InternalError(f"replica {replica} cannot be paused here, nor resumed\nset sleep to another value")
+
+
+class Launching(Launcher, Templates, Pausing, Protocol):
+    """All of it."""

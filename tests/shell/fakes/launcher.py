@@ -47,12 +47,20 @@ class FakeLauncher:
         self.forked: dict[str, str | None] = {}  # replica -> the template that it came from
         self.templates: dict[str, anyio.Event] = {}  # those that are loaded -> told to end
         self.unkept: TorporError | None = None  # what `keep` raises, when set
+        self.frozen: set[str] = set()
+        self.paused: list[str] = []
+        self.resumed: list[str] = []
+        self.unpaused: TorporError | Exception | None = None  # what `pause` raises, when set
+        self.unresumed: TorporError | Exception | None = None  # what `resume` raises, when set
+        self._turning: set[str] = set()  # a pause or a resume of these is under way
         self._dropped: set[str] = set()
         self._starting: dict[str, anyio.Event] = {}
         self._start_gate: anyio.Event | None = None
         self._keep_gate: anyio.Event | None = None
         self._stop_gate: anyio.Event | None = None
         self._prepare_gate: anyio.Event | None = None
+        self._pause_gate: anyio.Event | None = None
+        self._resume_gate: anyio.Event | None = None
         self._hold_ready = False
 
     # Gates
@@ -72,12 +80,26 @@ class FakeLauncher:
     def hold_prepare(self) -> None:
         self._prepare_gate = anyio.Event()
 
+    def hold_pause(self) -> None:
+        self._pause_gate = anyio.Event()
+
+    def hold_resume(self) -> None:
+        self._resume_gate = anyio.Event()
+
+    def let_pause(self) -> None:
+        """Opens the gate of pauses alone."""
+        assert self._pause_gate is not None
+        self._pause_gate.set()
+        self._pause_gate = None
+
     def release(self) -> None:
         """Opens every gate; what waited for `hold_ready` is ready now."""
-        for gate in (self._start_gate, self._keep_gate, self._stop_gate, self._prepare_gate):
+        gates = (self._start_gate, self._keep_gate, self._stop_gate, self._prepare_gate, self._pause_gate)
+        for gate in (*gates, self._resume_gate):
             if gate is not None:
                 gate.set()
         self._start_gate = self._keep_gate = self._stop_gate = self._prepare_gate = None
+        self._pause_gate = self._resume_gate = None
         self._hold_ready = False
         for fake in list(self.alive.values()):
             if kind(fake.plan) == "Good" and not fake.ready:
@@ -90,6 +112,7 @@ class FakeLauncher:
 
     def exit(self, replica: str, status: int) -> None:
         fake = self.alive.pop(replica)
+        self.frozen.discard(replica)
         fake.over.set()
         fake.tell(Exited(replica, status, ("its last line",)))
 
@@ -129,12 +152,15 @@ class FakeLauncher:
 
     async def stop(self, replica: str, within: float) -> None:
         self.stopped.append((replica, within))
+        assert replica not in self._turning, "a stop beside a pause or a resume"
         if (under_way := self._starting.get(replica)) is not None:
             await under_way.wait()
         await self._wait_at(self._stop_gate)
         fake = self.alive.get(replica)
         if fake is None:
             return
+        if replica in self.frozen:  # it cannot hear TERM
+            return self.exit(replica, -signal.SIGKILL)
         if kind(fake.plan) == "Stubborn":
             with anyio.move_on_after(within):
                 await fake.over.wait()
@@ -143,6 +169,30 @@ class FakeLauncher:
         if replica in self.alive:
             term = 0 if fake.ready else -signal.SIGTERM
             self.exit(replica, -signal.SIGKILL if kind(fake.plan) == "Stubborn" else term)
+
+    async def pause(self, replica: str) -> None:
+        self.paused.append(replica)
+        await self._turn(replica, self._pause_gate, self.unpaused)
+        assert replica not in self.frozen
+        self.frozen.add(replica)
+
+    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
+        self.resumed.append(replica)
+        await self._turn(replica, self._resume_gate, self.unresumed)
+        self.frozen.remove(replica)
+        tell(Ready(replica, None, {"resume": 0.02}))
+
+    async def _turn(self, replica: str, gate: anyio.Event | None, refusal: Exception | None) -> None:
+        assert replica not in self._turning, "a pause and a resume at once"
+        self._turning.add(replica)
+        try:
+            await self._wait_at(gate)
+        finally:
+            self._turning.remove(replica)
+        if refusal is not None:
+            raise refusal
+        if replica not in self.alive:
+            raise InternalError(f"replica {replica} is gone\nanother one serves its endpoint")
 
     def address(self, replica: str) -> str:
         return f"/run/{replica}.sock"
