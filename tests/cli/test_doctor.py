@@ -29,7 +29,7 @@ def test_a_sound_machine_with_a_running_platform_passes(torpor: Torpor, platform
     found = json.loads(result.stdout)
     assert (result.exit_code, [check for check in found if check["state"] == FAIL]) == (0, [])
     named = of(found)
-    assert len(named) == len(found) == 14
+    assert len(named) == len(found) == 15
     assert platform.url in named["platform"]["says"]
     assert named["database"]["says"] == "1 endpoints"
     assert named["fork"]["state"] == OK
@@ -49,12 +49,13 @@ def test_faults_are_told_to_people_with_a_remedy_and_an_exit_code(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         monkeypatch.setenv("TORPOR_PORT", str(taken.getsockname()[1]))
+        monkeypatch.setenv("TORPOR_ENGINE", str(tmp_path / "engine.sock"))
         result = torpor("doctor", "--data", str(data), "--config", str(config))
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     states = {line[6:20].strip(): line[:4].strip() for line in lines if line[:4].strip() in (OK, WARN, FAIL)}
     wrong = {name: state for name, state in states.items() if state != OK}
-    assert wrong == {"data folder": WARN, "database": FAIL, "port": FAIL, "memory": FAIL}
+    assert wrong == {"data folder": WARN, "database": FAIL, "port": FAIL, "memory": FAIL, "containers": WARN}
     assert f"(pid {os.getpid()})" in result.stdout
     for remedy in (f"chmod 700 {data}", "put a backup of it in its place", "choose another with --port", "unset it"):
         assert any(line.startswith(" " * 21) and remedy in line for line in lines)
@@ -85,6 +86,19 @@ def test_a_platform_that_was_killed_is_told(tmp_path: Path) -> None:
     (tmp_path / "torpor.json").write_text(json.dumps({"pid": 1, "url": "http://127.0.0.1:9", "started_at": 0}))
     found = checks.running(tmp_path)
     assert (found.state, "does not answer" in found.says) == (WARN, True)
+
+
+@pytest.mark.parametrize(("wanted", "state"), [(False, WARN), (True, FAIL)])
+def test_an_engine_that_does_not_answer_is_a_fault_only_where_endpoints_are_containers(
+    tmp_path: Path, wanted: bool, state: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "engine.sock"))  # nobody listens at it
+        found = checks.containers(str(tmp_path / "engine.sock"), wanted)
+    assert (found.name, found.state) == ("containers", state)
+    assert f"{tmp_path}/engine.sock" in found.says
+    assert "systemctl start podman.socket" in found.remedy
+    assert ("only the launcher `container`" in found.remedy) is not wanted
 
 
 def test_a_data_folder_that_is_a_file_is_refused_and_one_that_is_not_there_is_made_later(tmp_path: Path) -> None:

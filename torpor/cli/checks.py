@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -57,6 +58,8 @@ def examined(data: Path | None, config: str | None) -> Iterator[Check]:
         yield port(settings["host"], settings["port"], folder)
     yield descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield memory(total(), settings.get("memory"))
+    if settings:
+        yield containers(settings["engine"], settings["settings"]["launcher"] == "container")
     yield from imports(settings)
 
 
@@ -207,6 +210,23 @@ def memory(size: int, configured: int | None) -> Check:
     return Check(
         "memory", OK, says if configured is None else f"{says}, {configured / (1 << 30):.1f} of it for endpoints"
     )
+
+
+def containers(engine: str | None, wanted: bool) -> Check:
+    """The engine that the launcher `container` would ask. `wanted`: whether endpoints get that launcher unasked."""
+    line = command("router.launch.container.probe", [engine] if engine else [])
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PROBE_WITHIN)
+        found = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        return Check("containers", FAIL, f"cannot be tried: {type(error).__name__}", shlex.join(line))
+    if "error" not in found:
+        rootless = ", rootless" if found["rootless"] else ""
+        return Check("containers", OK, f"{found['name']} {found['version']} at {found['socket']}{rootless}")
+    says, _, remedy = str(found["error"]).partition("\n")
+    if wanted:
+        return Check("containers", FAIL, says, remedy)
+    return Check("containers", WARN, says, f"only the launcher `container` needs one: {remedy}")
 
 
 def imports(settings: dict[str, Any]) -> Iterator[Check]:

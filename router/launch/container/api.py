@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VARIABLES = ("CONTAINER_HOST", "DOCKER_HOST")
 USUAL = ("/run/podman/podman.sock", "{runtime}/podman/podman.sock", "/var/run/docker.sock", "{runtime}/docker.sock")
 GONE = (404, 409)  # what is asked of a container that has ended, or is there no more
+UNREACHED = 900  # the client's status where it could not connect: no answer, and no engine's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +214,21 @@ class ContainerApi:
         except aiodocker.DockerError as error:
             if error.status in passing:
                 return
+            if error.status == UNREACHED:
+                raise self._unreachable(asked, error.__context__ or error) from error
             words = " ".join(str(error.message).split())
             if (reason := says_full([words])) is not None:
                 raise full(Path("the container engine"), reason) from error
             raise EngineFailed(f"the container engine was asked {asked}, and says: {words}\nsee its log") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._kind = None
-            raise EngineUnreachable(
-                f"the container engine was asked {asked}, and does not answer: {error}\n"
-                "start it (systemctl start podman.socket); calls work again once it is there"
-            ) from error
+            raise self._unreachable(asked, error) from error
+
+    def _unreachable(self, asked: str, error: BaseException) -> EngineUnreachable:
+        self._kind = None
+        return EngineUnreachable(
+            f"the container engine was asked {asked}, and does not answer: {error}\n"
+            "start it (systemctl start podman.socket); calls work again once it is there"
+        )
 
 
 def charged(told: Mapping[str, Any]) -> int:
