@@ -22,6 +22,7 @@ from router.launch.machine import share
 from router.launch.orphans import forget, remember
 from router.launch.rundir import RunFolder
 from router.shell.plan import Plan
+from torpor.errors import InternalError
 
 BACKLOG = 1024
 SHOWN = 40  # log lines that travel with a failed start: the whole stack of one that a signal killed
@@ -97,6 +98,12 @@ class Children:
             forked.signal(signal.SIGKILL)
             await forked.over.wait()
 
+    async def pause(self, replica: str) -> None:
+        raise InternalError(f"replica {replica} cannot be frozen\nuse another `sleep` than pause")
+
+    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
+        raise InternalError(f"replica {replica} cannot be frozen\nuse another `sleep` than pause")
+
     def has(self, name: str) -> bool:
         """Whether it is this launcher's replica, or one that it starts."""
         return name in self._replicas or name in self._starting
@@ -131,16 +138,20 @@ class Children:
 
     # One replica
 
-    def _spec(self, name: str, plan: Plan) -> dict[str, Any]:
+    def _run_of(self, name: str, parent: Forker) -> Path:
+        """The folder of a child's run files."""
+        return self._run.path / name
+
+    def _spec(self, name: str, plan: Plan, parent: Forker) -> dict[str, Any]:
         """What a child is told; makes the folders that it names."""
-        state, run = self._folder / "endpoints" / plan.endpoint, self._run.path / name
+        state, run = self._folder / "endpoints" / plan.endpoint, self._run_of(name, parent)
         with disk(self._folder):
             state.mkdir(parents=True, exist_ok=True)
             run.mkdir(mode=0o700)
             try:
                 told = write_files(run, plan.files)
             except BaseException:
-                self._clear(name)
+                self._clear(name, run)
                 raise
         return {
             "replica": name,
@@ -157,17 +168,17 @@ class Children:
             "learn": plan.learn,
         }
 
-    def _log(self, name: str, plan: Plan) -> Path:
+    def _log(self, name: str, plan: Plan, parent: Forker) -> Path:
         """A child's log, made; where it cannot be, the child's folders go."""
         try:
             with disk(self._folder):
                 return self._logs.open(plan.endpoint, name)
         except BaseException:
-            self._clear(name)
+            self._clear(name, self._run_of(name, parent))
             raise
 
     def _fork(self, parent: Forker, replica: str, plan: Plan, tell: Callable[[Event], None]) -> Forked:
-        spec, path = self._spec(replica, plan), self._log(replica, plan)
+        spec, path = self._spec(replica, plan, parent), self._log(replica, plan, parent)
         ours, theirs = pair()
         try:
             with disk(self._folder), theirs, socket.socket(socket.AF_UNIX) as listener:
@@ -177,15 +188,15 @@ class Children:
                     parent.fork(spec, (listener.fileno(), theirs.fileno(), log.fileno()))
         except BaseException:
             ours.close()
-            self._clear(replica)
+            self._clear(replica, self._run_of(replica, parent))
             raise
         forked = self._replicas[replica] = Forked(replica, tell, ours, path, parent)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._hear, forked)
         return forked
 
-    def _clear(self, name: str) -> None:
+    def _clear(self, name: str, run: Path) -> None:
         (self._run.path / f"{name}.sock").unlink(missing_ok=True)
-        shutil.rmtree(self._run.path / name, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
 
     def _hear(self, forked: Forked) -> None:
         arrived, ended = packets(forked.control)
@@ -208,7 +219,7 @@ class Children:
         asyncio.get_running_loop().remove_reader(forked.control.fileno())
         forked.control.close()
         self._end_group(forked)
-        self._clear(forked.id)
+        self._clear(forked.id, self._run_of(forked.id, forked.server))
         forked.exists.set()
         forked.over.set()
         forked.tell(Exited(forked.id, status, tuple(last_lines(forked.log, SHOWN)), why))

@@ -84,7 +84,7 @@ class ProcessLauncher(Children):
         if template in self._dropped:
             self._dropped.discard(template)
             return tell(Unkept(template))
-        spec, path = self._spec(template, plan) | {"template": True}, self._log(template, plan)
+        spec, path = self._spec(template, plan, server) | {"template": True}, self._log(template, plan, server)
         ours, theirs = pair()
         made = self._templates[template] = Template(template, server, ours, path, self._told, self._server_gone)
         try:
@@ -196,7 +196,7 @@ class ProcessLauncher(Children):
 
     def _template_over(self, template: Template) -> None:
         self._templates.pop(template.id, None)
-        self._clear(template.id)
+        self._clear(template.id, self._run.path / template.id)
         forget(self._run.path, template.id)
         template.over.set()
 

@@ -29,4 +29,7 @@ class RunFolder:
 
     def socket(self, name: str) -> str:
         """The path of a socket in it, as this process can open it. Raises OSError while the folder is not open."""
-        return f"/proc/self/fd/{self._fd}/{name}.sock"
+        return self.at(f"{name}.sock")
+
+    def at(self, place: str) -> str:
+        return f"/proc/self/fd/{self._fd}/{place}"

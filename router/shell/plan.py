@@ -12,6 +12,19 @@ from torpor.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
+class Contained:
+    """What running a revision in containers takes beside. `memory` in bytes, 0 for what the platform has."""
+
+    image: str  # its id
+    models: tuple[Path, ...] = ()  # folders that the service reads
+    memory: int = 0  # of one replica
+    cpus: float = 0.0  # 0: all
+    pids: int = 512
+    egress: bool = False
+    ahead: bool = False  # whether a container is made before it is wanted
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that starting a replica of one revision takes."""
 
@@ -29,6 +42,7 @@ class Plan:
     sessions: tuple[dict[str, Any], ...] = ()  # facts of those that the first start opened: to open early
     learn: bool = False  # the first start: report the modules
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # secrets, by place in a folder of their own
+    contained: Contained | None = None  # None: as a process
 
 
 class Launcher(Protocol):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from router.disk import full, says_full
+from router.launch.container.progress import Lines
 from torpor.errors import EngineFailed, EngineUnreachable
 
 if TYPE_CHECKING:
@@ -173,8 +174,9 @@ class ContainerApi:
     async def pull(self, reference: str) -> AsyncIterator[str]:
         """The engine's lines, as they come."""
         with self._errors(f"to pull the image {reference}"):
+            lines = Lines()
             async for told in self._client().images.pull(reference, stream=True):
-                if line := said(told):
+                for line in lines.of(told):
                     yield line
 
     async def build(self, context: Path, tag: str, labels: dict[str, str], network: str | None) -> AsyncIterator[str]:
@@ -189,10 +191,13 @@ class ContainerApi:
             asked = client._query("build", "POST", params=params, data=tar, headers=headers, timeout=forever)
             from aiodocker.jsonstream import json_stream_stream
 
+            lines = Lines()
             async with asked as response:
                 async for told in json_stream_stream(response):
-                    if line := said(told):
+                    for line in lines.of(told):
                         yield line
+            for line in lines.end():
+                yield line
 
     # What goes wrong
 
@@ -236,9 +241,3 @@ def charged(told: Mapping[str, Any]) -> int:
     stats = told.get("stats") or {}
     files = stats.get("total_inactive_file", stats.get("inactive_file", 0))
     return max(0, int(told.get("usage") or 0) - int(files))
-
-
-def said(told: Mapping[str, Any]) -> str:
-    """The line of one object of a stream of progress; progress bars are left out."""
-    text = told.get("stream") or ("" if told.get("progressDetail") else told.get("status")) or ""
-    return str(text).strip()

@@ -1,0 +1,64 @@
+"""Whose containers are whose: the platform's id, and the end of containers that nobody owns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Container
+from pathlib import Path
+from secrets import token_hex
+
+from router.disk import disk
+from router.launch.container.api import ContainerApi
+from router.launch.container.spec import PLATFORM
+from torpor.errors import TorporError
+
+log = logging.getLogger("torpor.launcher")
+
+
+class Platform:
+    """`folder`: the data folder, whose id labels its containers: platforms of one engine leave each other's alone."""
+
+    def __init__(self, folder: Path, api: ContainerApi) -> None:
+        self._path = folder / "platform"
+        self._api = api
+        self._id = ""
+
+    async def id(self) -> str:
+        """Made when the first container is. Raises DiskFull."""
+        if not self._id:
+            self._id = await asyncio.to_thread(self._read) or await asyncio.to_thread(self._make)
+        return self._id
+
+    async def reap(self, owned: Container[str]) -> list[str]:
+        """Removes this platform's containers but those that are `owned`, by their names without the prefix.
+
+        The names of those removed. An engine that is not there has none, and one that never was asked is not now.
+        """
+        if not (self._id or await asyncio.to_thread(self._read)):
+            return []
+        prefix, gone = f"torpor-{await self.id()}-", []
+        with contextlib.suppress(TorporError):  # tried again in a minute
+            for each in await self._api.labelled(f"{PLATFORM}={await self.id()}"):
+                name = (each.get("Names") or [""])[0].lstrip("/")
+                if name.removeprefix(prefix) not in owned:
+                    await self._api.remove(each["Id"])
+                    gone.append(name)
+        if gone:
+            log.warning("removed %d containers that no replica owns: %s", len(gone), ", ".join(gone))
+        return gone
+
+    def _read(self) -> str:
+        try:
+            return self._path.read_text().strip()
+        except OSError:
+            return ""
+
+    def _make(self) -> str:
+        made = token_hex(4)
+        with disk(self._path.parent):
+            part = self._path.with_suffix(".part")
+            part.write_text(made + "\n")
+            part.rename(self._path)
+        return made
