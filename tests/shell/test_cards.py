@@ -1,0 +1,134 @@
+"""What the machine's graphics cards are, and what they hold: NVML's answers and errors, played by a fake of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pynvml
+import pytest
+
+from router.core.events import Held
+from router.launch.cards import Card, Cards, check
+from tests.shell.fakes.nvml import GIB, FakeCard, FakeNvml
+from torpor.errors import BadRequest
+
+
+def ended() -> int:
+    """The pid of a process that is no more."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_the_fake_is_like_the_real_module() -> None:
+    """Every name that it has, with the same numbers, parameters and errors."""
+    for name in (each for each in dir(FakeNvml) if each.lower().startswith("nvml")):
+        fake, real = getattr(FakeNvml, name), getattr(pynvml, name)
+        if isinstance(fake, int):
+            assert fake == real, name
+        elif name != "NVMLError":
+            wanted = [p for p in inspect.signature(fake).parameters.values() if p.name != "self"]
+            allowed = list(inspect.signature(real).parameters.values())
+            assert len(wanted) <= len(allowed), name
+            assert all(p.default is not p.empty for p in allowed[len(wanted) :]), name
+    for value, words in FakeNvml.NVMLError.words.items():
+        assert str(pynvml.NVMLError(value)) == words
+        assert pynvml.NVMLError(value).value == value
+
+
+def test_cards_are_told_in_the_drivers_order() -> None:
+    nvml = FakeNvml(FakeCard("GPU-a", "NVIDIA L4"), FakeCard("GPU-b", "NVIDIA H100", total=80 * GIB, mig=0))
+    l4, h100 = Card(0, "GPU-a", "NVIDIA L4", 24 * GIB), Card(1, "GPU-b", "NVIDIA H100", 80 * GIB)
+    assert Cards(nvml).found() == [l4, h100]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND, "is not installed"),
+        (FakeNvml.NVML_ERROR_DRIVER_NOT_LOADED, "is not loaded"),
+        (FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "restart the machine"),
+        (FakeNvml.NVML_ERROR_NO_PERMISSION, "/dev/nvidiactl"),
+        (FakeNvml.NVML_ERROR_UNKNOWN, "Unknown Error"),
+    ],
+)
+def test_where_the_driver_cannot_be_asked_there_are_none_and_it_is_said_why(fault: int, why: str) -> None:
+    cards = Cards(FakeNvml(FakeCard("GPU-a"), fault=fault))
+    assert cards.found() == []
+    assert why in cards.why
+    assert cards.measure(["GPU-a"]) == {}
+
+
+def test_without_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.launch.cards.LIBRARY", "libnvidia-ml-none.so.1")
+    cards = Cards()
+    assert cards.found() == []
+    assert "there is no libnvidia-ml-none.so.1" in cards.why
+
+
+def test_a_card_in_mig_mode_is_told_and_not_handed_out(caplog: pytest.LogCaptureFixture) -> None:
+    cards = Cards(FakeNvml(FakeCard("GPU-a", mig=1), FakeCard("GPU-b", mig=0)))
+    assert ["MIG" in each.fault for each in cards.found()] == [True, False]
+    with caplog.at_level(logging.WARNING, "torpor.cards"):
+        assert [each.uuid for each in cards.usable()] == ["GPU-b"]
+    assert "GPU 0 (NVIDIA L4) is not handed out: it is in MIG mode" in caplog.text
+
+
+def test_a_lost_card_is_not_handed_out_and_the_others_are() -> None:
+    cards = Cards(FakeNvml(FakeCard("GPU-a", fault=FakeNvml.NVML_ERROR_GPU_IS_LOST), FakeCard("GPU-b")))
+    lost, there = cards.found()
+    assert lost.fault == "it does not answer: GPU is lost"
+    assert there.fault == ""
+
+
+def test_what_living_processes_hold_is_told_apart() -> None:
+    here = os.getpid()
+    card = FakeCard("GPU-a", used=7 * GIB, running={here: 2 * GIB, ended(): 3 * GIB}, drawing={here: 2 * GIB})
+    assert Cards(FakeNvml(card)).measure(["GPU-a"]) == {"GPU-a": Held(7 * GIB, 2 * GIB)}
+
+
+def test_a_process_whose_memory_the_driver_does_not_know_holds_none() -> None:
+    card = FakeCard("GPU-a", used=7 * GIB, running={os.getpid(): None})
+    assert Cards(FakeNvml(card)).measure(["GPU-a"]) == {"GPU-a": Held(7 * GIB, 0)}
+
+
+def test_a_card_that_falls_off_the_bus_is_left_out_and_is_back_with_it() -> None:
+    one, two = FakeCard("GPU-a", used=GIB), FakeCard("GPU-b", used=2 * GIB)
+    cards = Cards(FakeNvml(one, two))
+    assert len(cards.found()) == 2
+    one.fault = FakeNvml.NVML_ERROR_GPU_IS_LOST
+    assert cards.measure(["GPU-a", "GPU-b"]) == {"GPU-b": Held(2 * GIB)}
+    one.fault = 0
+    assert cards.measure(["GPU-a", "GPU-b"]) == {"GPU-a": Held(GIB), "GPU-b": Held(2 * GIB)}
+
+
+def test_a_driver_that_was_loaded_anew_is_asked_anew() -> None:
+    nvml = FakeNvml(FakeCard("GPU-a", used=GIB))
+    cards = Cards(nvml)
+    assert cards.measure(["GPU-a"]) == {"GPU-a": Held(GIB)}
+    nvml.generation += 1
+    assert cards.measure(["GPU-a"]) == {}
+    assert cards.measure(["GPU-a"]) == {"GPU-a": Held(GIB)}
+    cards.close()
+    assert nvml.open == 0
+
+
+def test_more_cards_than_the_machine_has_are_refused_with_their_number() -> None:
+    one = [Card(0, "GPU-a", "NVIDIA L4", 24 * GIB)]
+    check(0, [])
+    check(1, one)
+    with pytest.raises(BadRequest, match="gpu = 2, but this machine has 1 GPU to hand out\n"):
+        check(2, one)
+    with pytest.raises(BadRequest, match="gpu = 1, but this machine has 0 GPUs to hand out\nthe driver is gone"):
+        check(1, [], "the driver is gone")
+
+
+def test_the_list_is_printed_for_others() -> None:
+    done = subprocess.run([sys.executable, "-m", "router.launch.cards"], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert bool(told["cards"]) != bool(told["why"])
