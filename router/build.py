@@ -15,6 +15,7 @@ from router.config import Config, loopback
 from router.core.catalog import Catalog
 from router.core.effects import Note
 from router.core.split import endpoint_of
+from router.launch.cards import Cards
 from router.launch.environment import Environments
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
@@ -86,6 +87,8 @@ def build(config: Config) -> Router:
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
     room = config.memory or int(SHARE * memory_total())
+    cards = Cards()
+    cards.look()
     engine = Engine(catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room)
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
     deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory, secrets)
@@ -112,6 +115,7 @@ def build(config: Config) -> Router:
         door,
         secrets,
         certificates,
+        cards,
     )
 
 

@@ -26,6 +26,7 @@ from router.core.catalog import Catalog, Registered
 from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
 from router.garbage import Garbage
+from router.launch.cards import Cards
 from router.launch.logs import Logs
 from router.launch.machine import memory
 from router.launch.process import ProcessLauncher
@@ -75,6 +76,7 @@ class Router:
     door: Door
     secrets: Secrets
     certificates: Certificates | None
+    cards: Cards
     started_at: float = field(default_factory=time.time)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -177,6 +179,7 @@ class Router:
                 archive=self.store,
                 copies=self.shadows.seen,
                 memory=self.config.memory,
+                cards=self.cards.there,
             ).routes(),
         )
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}

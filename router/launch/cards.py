@@ -13,7 +13,7 @@ import ctypes
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,17 @@ class Cards:
         self._given = library
         self._library: Any = None
         self._handles: dict[str, Any] = {}
+        self.there: list[Card] = []  # those that can be handed out, as `look` has found them
         self.why = ""  # there are none
+
+    def look(self) -> list[Card]:
+        """Finds those that can be handed out; the others are logged."""
+        found = self.found()
+        for card in found:
+            if card.fault:
+                log.warning("GPU %d (%s) is not handed out: %s", card.index, card.name, card.fault)
+        self.there = [card for card in found if not card.fault]
+        return self.there
 
     def found(self) -> list[Card]:
         """All cards in the driver's order; none where driver or package are missing, and `why` says which."""
@@ -64,17 +74,10 @@ class Cards:
             self._without("the driver has no card")
         return found
 
-    def usable(self) -> list[Card]:
-        """Those that can be handed out; the others are logged."""
-        found = self.found()
-        for card in found:
-            if card.fault:
-                log.warning("GPU %d (%s) is not handed out: %s", card.index, card.name, card.fault)
-        return [card for card in found if not card.fault]
-
-    def measure(self, uuids: Iterable[str]) -> dict[str, Held]:
-        """What each card holds now. One that does not answer, because it fell off the bus, is left out."""
-        nvml = self._open()
+    def measure(self) -> dict[str, Held]:
+        """What each of those that can be handed out holds now, by UUID. One that does not answer is left out."""
+        nvml = self._open() if self.there else None
+        uuids = [card.uuid for card in self.there]
         held = {uuid: now for uuid in uuids if (now := self._held(nvml, uuid)) is not None} if nvml else {}
         if nvml and not held:
             self.close()  # the driver was loaded anew: its old handles are of no use

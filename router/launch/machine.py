@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 SHARE = 0.8  # of the memory is for endpoints, where the owner says nothing else
-GPUS_WITHIN = 10.0  # seconds for the driver's tool: the first look at sleeping cards takes some
 # A container's own limit, of the two versions of control groups.
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -29,36 +26,6 @@ def memory_total() -> int:
 def cores() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0))
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One of NVIDIA's. `memory`: bytes."""
-
-    index: int
-    name: str
-    memory: int
-
-
-def gpus() -> list[Gpu]:
-    """What the driver's own tool tells; none where it is not there, or does not answer. Blocks."""
-    asked = ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=GPUS_WITHIN)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse_gpus(told.stdout) if told.returncode == 0 else []
-
-
-def parse_gpus(told: str) -> list[Gpu]:
-    """Lines as of `nvidia-smi --format=csv,noheader,nounits`, in MiB. What it does not know it calls [N/A]."""
-    found = []
-    for line in told.splitlines():
-        index, _, rest = line.partition(",")
-        name, _, memory = rest.rpartition(",")
-        if index.strip().isdigit() and name.strip():
-            found.append(Gpu(int(index), name.strip(), int(memory) << 20 if memory.strip().isdigit() else 0))
-    return found
 
 
 def share(threads: int, replicas: int) -> int:

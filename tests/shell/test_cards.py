@@ -18,6 +18,12 @@ from tests.shell.fakes.nvml import GIB, FakeCard, FakeNvml
 from torpor.errors import BadRequest
 
 
+def seen(nvml: FakeNvml) -> Cards:
+    cards = Cards(nvml)
+    cards.look()
+    return cards
+
+
 def ended() -> int:
     """The pid of a process that is no more."""
     child = subprocess.Popen([sys.executable, "-c", ""])
@@ -59,9 +65,9 @@ def test_cards_are_told_in_the_drivers_order() -> None:
 )
 def test_where_the_driver_cannot_be_asked_there_are_none_and_it_is_said_why(fault: int, why: str) -> None:
     cards = Cards(FakeNvml(FakeCard("GPU-a"), fault=fault))
-    assert cards.found() == []
+    assert cards.look() == []
     assert why in cards.why
-    assert cards.measure(["GPU-a"]) == {}
+    assert cards.measure() == {}
 
 
 def test_without_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +81,7 @@ def test_a_card_in_mig_mode_is_told_and_not_handed_out(caplog: pytest.LogCapture
     cards = Cards(FakeNvml(FakeCard("GPU-a", mig=1), FakeCard("GPU-b", mig=0)))
     assert ["MIG" in each.fault for each in cards.found()] == [True, False]
     with caplog.at_level(logging.WARNING, "torpor.cards"):
-        assert [each.uuid for each in cards.usable()] == ["GPU-b"]
+        assert [each.uuid for each in cards.look()] == ["GPU-b"]
     assert "GPU 0 (NVIDIA L4) is not handed out: it is in MIG mode" in caplog.text
 
 
@@ -89,31 +95,30 @@ def test_a_lost_card_is_not_handed_out_and_the_others_are() -> None:
 def test_what_living_processes_hold_is_told_apart() -> None:
     here = os.getpid()
     card = FakeCard("GPU-a", used=7 * GIB, running={here: 2 * GIB, ended(): 3 * GIB}, drawing={here: 2 * GIB})
-    assert Cards(FakeNvml(card)).measure(["GPU-a"]) == {"GPU-a": Held(7 * GIB, 2 * GIB)}
+    assert seen(FakeNvml(card)).measure() == {"GPU-a": Held(7 * GIB, 2 * GIB)}
 
 
 def test_a_process_whose_memory_the_driver_does_not_know_holds_none() -> None:
     card = FakeCard("GPU-a", used=7 * GIB, running={os.getpid(): None})
-    assert Cards(FakeNvml(card)).measure(["GPU-a"]) == {"GPU-a": Held(7 * GIB, 0)}
+    assert seen(FakeNvml(card)).measure() == {"GPU-a": Held(7 * GIB, 0)}
 
 
 def test_a_card_that_falls_off_the_bus_is_left_out_and_is_back_with_it() -> None:
     one, two = FakeCard("GPU-a", used=GIB), FakeCard("GPU-b", used=2 * GIB)
-    cards = Cards(FakeNvml(one, two))
-    assert len(cards.found()) == 2
+    cards = seen(FakeNvml(one, two))
     one.fault = FakeNvml.NVML_ERROR_GPU_IS_LOST
-    assert cards.measure(["GPU-a", "GPU-b"]) == {"GPU-b": Held(2 * GIB)}
+    assert cards.measure() == {"GPU-b": Held(2 * GIB)}
     one.fault = 0
-    assert cards.measure(["GPU-a", "GPU-b"]) == {"GPU-a": Held(GIB), "GPU-b": Held(2 * GIB)}
+    assert cards.measure() == {"GPU-a": Held(GIB), "GPU-b": Held(2 * GIB)}
 
 
 def test_a_driver_that_was_loaded_anew_is_asked_anew() -> None:
     nvml = FakeNvml(FakeCard("GPU-a", used=GIB))
-    cards = Cards(nvml)
-    assert cards.measure(["GPU-a"]) == {"GPU-a": Held(GIB)}
+    cards = seen(nvml)
+    assert cards.measure() == {"GPU-a": Held(GIB)}
     nvml.generation += 1
-    assert cards.measure(["GPU-a"]) == {}
-    assert cards.measure(["GPU-a"]) == {"GPU-a": Held(GIB)}
+    assert cards.measure() == {}
+    assert cards.measure() == {"GPU-a": Held(GIB)}
     cards.close()
     assert nvml.open == 0
 

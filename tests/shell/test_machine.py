@@ -1,42 +1,17 @@
-"""What the machine has, as torpor tells it: its graphics cards by the driver's tool, and replicas by instance types."""
+"""What the machine has, as BentoCloud's API tells it: replicas by instance types, of processors and graphics cards."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router.api.cloud.body import Taken, read_body
 from router.api.cloud.who import instance_types
-from router.launch.machine import Gpu, gpus
+from router.core.settings import Settings
+from router.launch.cards import Card
 
 GIB = 1 << 30
-
-
-def driver(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An `nvidia-smi` of ours, alone on the path."""
-    tool = folder / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-def test_cards_are_those_that_the_drivers_tool_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "0, NVIDIA L4, 23034\\n1, NVIDIA H100 80GB HBM3, 81559\\n2, Unknown, [N/A]\\nnoise"
-    driver(tmp_path, f'printf "{told}\\n"', monkeypatch)
-    l4, h100 = Gpu(0, "NVIDIA L4", 23034 << 20), Gpu(1, "NVIDIA H100 80GB HBM3", 81559 << 20)
-    assert gpus() == [l4, h100, Gpu(2, "Unknown", 0)]
-
-
-@pytest.mark.parametrize("script", ["echo '0, NVIDIA L4, 23034'; exit 9", "echo 'No devices were found'"])
-def test_a_driver_that_fails_has_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    driver(tmp_path, script, monkeypatch)
-    assert gpus() == []
-
-
-def test_without_the_tool_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus() == []
 
 
 @pytest.mark.parametrize(
@@ -51,8 +26,24 @@ def test_instance_types_double_up_to_all_cores(cores: int, names: list[str]) -> 
     assert [each["limits"]["memory"] for each in asked] == ["8192Mi"] * len(names)
 
 
-def test_a_card_is_an_instance_type_of_its_own() -> None:
-    card = instance_types(4, GIB, [Gpu(0, "NVIDIA L4", 24 * GIB)])[-1]
-    assert (card["name"], card["config"]["group"]) == ("gpu.0", "gpu")
-    assert card["config"]["gpu_config"] == {"type": "NVIDIA L4", "memory": "24576Mi"}
-    assert [each["gpu"] for each in card["config"]["resources"].values()] == ["1", "1"]
+def test_cards_are_instance_types_by_their_number() -> None:
+    l4 = [Card(index, f"GPU-{index}", "NVIDIA L4", 24 * GIB) for index in range(3)]
+    found = [each for each in instance_types(4, GIB, l4) if each["config"]["group"] == "gpu"]
+    assert [each["name"] for each in found] == ["gpu.1", "gpu.2", "gpu.3"]
+    assert found[0]["config"]["gpu_config"] == {"type": "NVIDIA L4", "memory": "24576Mi"}
+    assert [each["config"]["resources"]["limits"]["gpu"] for each in found] == ["1", "2", "3"]
+
+
+def test_of_different_cards_the_least_memory_counts() -> None:
+    two = [Card(0, "GPU-0", "NVIDIA H100", 80 * GIB), Card(1, "GPU-1", "NVIDIA L4", 24 * GIB)]
+    one = instance_types(4, GIB, two)[-2]
+    assert one["config"]["gpu_config"] == {"type": "NVIDIA H100 or NVIDIA L4", "memory": "24576Mi"}
+
+
+@pytest.mark.parametrize(
+    ("instance", "gpu", "launcher"), [("gpu.1", 1, "container"), ("gpu.12", 12, "container"), ("cpu.1", 0, "process")]
+)
+def test_an_instance_type_with_cards_is_a_container_with_them(instance: str, gpu: int, launcher: str) -> None:
+    body = {"bento": "e:1", "cluster": "", "services": {"e": {"instance_type": instance, "envs": []}}}
+    settings = read_body(body, "e", Taken(Settings()), "someone").settings
+    assert (settings.gpu, settings.launcher) == (gpu, launcher)

@@ -17,7 +17,9 @@ from torpor.errors import BadRequest
 
 # What torpor makes of a service's settings; whatever else is there is kept and told back.
 WINDOW_MAX = 3600  # seconds of `scale_down_stabilization_window`
-CPU = re.compile(r"cpu\.(\d{1,3}|max)")  # instance types of `router/api/cloud/who.py`
+# Instance types of `router/api/cloud/who.py`.
+CPU = re.compile(r"cpu\.(\d{1,3}|max)")
+GPU = re.compile(r"gpu\.([1-9]\d?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def _of_service(
         wanted["start_within"] = service.cold_start_timeout
     if service.instance_type and (match := CPU.fullmatch(service.instance_type)):
         wanted["threads"] = cores() if match[1] == "max" else max(1, int(match[1]))
+    if service.instance_type and (match := GPU.fullmatch(service.instance_type)):
+        wanted |= {"gpu": int(match[1]), "launcher": "container", "threads": cores()}
     return env, parse_settings(wanted, taken.defaults)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from router.api.pages.deployed import Archive, Gathering
 from router.api.pages.routes import DeploymentPages
 from router.api.session import LoginRoutes, Sessions
 from router.api.views import Views
+from router.launch.cards import Card
 from router.launch.logs import Logs
 from router.shell.deployments import Deployments
 from router.shell.direct import DirectUploads
@@ -29,7 +30,10 @@ from router.shell.secrets import Secrets
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """The parts of which it tells. `memory`: bytes that all endpoints may take, None for the machine's share."""
+    """The parts of which it tells. `memory`: bytes that all endpoints may take, None for the machine's share.
+
+    `cards`: those that are handed to containers.
+    """
 
     deployments: Deployments
     engine: Engine
@@ -42,13 +46,14 @@ class Cloud:
     archive: Archive
     copies: Callable[[str], dict[str, int]]  # what became of those to an endpoint's shadow
     memory: int | None
+    cards: Sequence[Card]
 
     def routes(self) -> list[BaseRoute]:
         bento_of = partial(bento_shown, self.pushed)
         made = DeploymentRoutes(self.deployments, self.taken, self.views.address, bento_of, self.sessions.name)
         gathering = Gathering(self.deployments, self.engine, self.views, self.archive, self.logs, self.copies)
         return [
-            *WhoRoutes(self.sessions, self.memory).routes(),
+            *WhoRoutes(self.sessions, self.memory, self.cards).routes(),
             *CloudTokenRoutes(self.sessions).routes(),
             *CloudSecretRoutes(self.secrets, self.sessions).routes(),
             *LoginRoutes(self.sessions).routes(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Route
 
 from router.api.cloud.shapes import CLUSTER, NAMESPACE, cluster, listing, organisation, resource, user
 from router.api.session import Sessions
-from router.launch.machine import SHARE, Gpu, cores, gpus, memory_total
+from router.launch.cards import Card
+from router.launch.machine import SHARE, cores, memory_total
 from torpor.errors import NotFound
 
 OWNER = "torpor"  # who asks without a token
@@ -21,11 +22,12 @@ OWNER = "torpor"  # who asks without a token
 @dataclass(frozen=True, slots=True)
 class WhoRoutes:
     """A self-hosted platform has one organisation with one cluster: its machine. `memory`: bytes that its endpoints
-    may take together, None for the share of the machine.
+    may take together, None for the share of the machine. `cards`: those that are handed out.
     """
 
     sessions: Sessions
     memory: int | None
+    cards: Sequence[Card]
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -54,17 +56,16 @@ class WhoRoutes:
             "kube_config": "",  # there is no Kubernetes behind it
             "config": {"default_deployment_kube_namespace": NAMESPACE},
             "grafana_root_path": "",
-            "resource_instances": await self._types(),
+            "resource_instances": self._types(),
         }
         return JSONResponse(cluster() | full)
 
     async def instance_types(self, request: Request) -> Response:
         check_cluster(request.query_params.get("cluster", ""))
-        return JSONResponse(await self._types())
+        return JSONResponse(self._types())
 
-    async def _types(self) -> list[dict[str, Any]]:
-        room = self.memory or int(SHARE * memory_total())
-        return instance_types(cores(), room, await asyncio.to_thread(gpus))
+    def _types(self) -> list[dict[str, Any]]:
+        return instance_types(cores(), self.memory or int(SHARE * memory_total()), self.cards)
 
 
 def check_cluster(name: str) -> None:
@@ -73,23 +74,28 @@ def check_cluster(name: str) -> None:
         raise NotFound(f"there is no cluster {name!r}\nthis platform is one machine, the cluster {CLUSTER!r}")
 
 
-def instance_types(cores: int, memory: int, gpus: list[Gpu]) -> list[dict[str, Any]]:
-    """What a replica may be given: `cpu.1`, `cpu.2`, ... by threads, doubled, up to `cpu.max`; with GPUs, those too.
+def instance_types(cores: int, memory: int, cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """What a replica may be given: `cpu.1`, `cpu.2`, ... by threads, doubled, up to `cpu.max`; `gpu.1`, ... by cards.
 
     A replica asks for its threads, and may take all the memory that endpoints have: torpor measures what replicas take
     instead of setting it apart. `memory`: bytes that all endpoints may take.
     """
-    steps = [1 << power for power in range(cores.bit_length()) if 1 << power < cores]
-    found = [instance(f"cpu.{count}", f"{count} of {cores} cores", count, memory) for count in steps]
+    found = [instance(f"cpu.{count}", f"{count} of {cores} cores", count, memory) for count in doubled(cores)]
     found.append(instance("cpu.max", f"all {cores} cores", cores, memory))
-    for gpu in gpus:
-        name = f"gpu.{gpu.index}"
-        made = instance(name, f"{gpu.name}, all {cores} cores", cores, memory)
-        made["config"] |= {"group": "gpu", "gpu_config": {"type": gpu.name, "memory": mebibytes(gpu.memory)}}
+    kinds = " or ".join(dict.fromkeys(card.name for card in cards))
+    for count in [*doubled(len(cards)), len(cards)] if cards else []:
+        made = instance(f"gpu.{count}", f"{count} of {len(cards)} GPUs ({kinds}), all {cores} cores", cores, memory)
+        least = min(card.memory for card in cards)
+        made["config"] |= {"group": "gpu", "gpu_config": {"type": kinds, "memory": mebibytes(least)}}
         for asked in made["config"]["resources"].values():
-            asked["gpu"] = "1"
+            asked["gpu"] = str(count)
         found.append(made)
     return found
+
+
+def doubled(most: int) -> list[int]:
+    """1, 2, 4, ... below `most`."""
+    return [1 << power for power in range(most.bit_length()) if 1 << power < most]
 
 
 def instance(name: str, says: str, threads: int, memory: int) -> dict[str, Any]:
