@@ -109,9 +109,7 @@ class Cards:
 
     def _installed(self) -> Any:
         """pynvml takes 5 MB: it is not imported where there is no driver."""
-        try:
-            ctypes.CDLL(LIBRARY)
-        except OSError:
+        if not driver():
             self._without(f"NVIDIA's driver is not installed: there is no {LIBRARY}")
             return None
         try:
@@ -153,6 +151,15 @@ class Cards:
             return None
         by_pid = processes(nvml, handle)
         return Held(used, sum(size for pid, size in by_pid.items() if alive(pid)))
+
+
+def driver() -> bool:
+    """Whether the driver's library is here."""
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
 
 
 def unready(library: Any, error: Any) -> str:
@@ -212,4 +219,4 @@ def check(gpu: int, cards: Sequence[Card], why: str = "") -> None:
 if __name__ == "__main__":
     cards = Cards()
     listed = [dataclasses.asdict(card) for card in cards.found()]
-    print(json.dumps({"cards": listed, "why": cards.why}))
+    print(json.dumps({"cards": listed, "driver": driver(), "why": cards.why}))

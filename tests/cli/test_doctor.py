@@ -17,6 +17,7 @@ from torpor.cli import checks
 from torpor.cli.checks import FAIL, OK, WARN, Check
 
 GIB = 1 << 30
+L4 = {"index": 0, "uuid": "GPU-0", "name": "NVIDIA L4", "memory": 24 * GIB, "fault": ""}
 
 
 def of(found: list[dict[str, str]]) -> dict[str, dict[str, str]]:
@@ -29,7 +30,7 @@ def test_a_sound_machine_with_a_running_platform_passes(torpor: Torpor, platform
     found = json.loads(result.stdout)
     assert (result.exit_code, [check for check in found if check["state"] == FAIL]) == (0, [])
     named = of(found)
-    assert len(named) == len(found) == 15
+    assert len(named) == len(found) == 16
     assert platform.url in named["platform"]["says"]
     assert named["database"]["says"] == "1 endpoints"
     assert named["fork"]["state"] == OK
@@ -111,6 +112,10 @@ def test_a_data_folder_that_is_a_file_is_refused_and_one_that_is_not_there_is_ma
 @pytest.mark.parametrize(
     ("check", "state"),
     [
+        (checks.gpus({"cards": [], "driver": False, "why": "no driver"}), OK),
+        (checks.gpus({"cards": [], "driver": True, "why": "it was replaced"}), WARN),
+        (checks.gpus({"cards": [L4], "driver": True, "why": ""}), OK),
+        (checks.gpus({"cards": [L4, {**L4, "index": 1, "fault": "MIG"}], "driver": True, "why": ""}), WARN),
         (checks.descriptors(256), WARN),
         (checks.descriptors(65536), OK),
         (checks.memory(2 * GIB, 3 * GIB), FAIL),

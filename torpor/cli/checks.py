@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from torpor.cli.platform import answers, command, read_address
+from torpor.errors import TorporError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 DESCRIPTORS = 4096  # of a call there are two: the caller's and the replica's connection
@@ -58,6 +59,7 @@ def examined(data: Path | None, config: str | None) -> Iterator[Check]:
         yield port(settings["host"], settings["port"], folder)
     yield descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield memory(total(), settings.get("memory"))
+    yield gpus(graphics())
     if settings:
         yield containers(settings["engine"], settings["settings"]["launcher"] == "container")
     yield from imports(settings)
@@ -227,6 +229,29 @@ def containers(engine: str | None, wanted: bool) -> Check:
     if wanted:
         return Check("containers", FAIL, says, remedy)
     return Check("containers", WARN, says, f"only the launcher `container` needs one: {remedy}")
+
+
+def graphics() -> dict[str, Any]:
+    """What `router.launch.cards` prints; where it cannot be run, none."""
+    try:
+        line = command("router.launch.cards", [])
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PROBE_WITHIN)
+        return dict(json.loads(done.stdout))
+    except (TorporError, subprocess.TimeoutExpired, ValueError) as error:
+        return {"cards": [], "driver": False, "why": f"they cannot be looked for: {type(error).__name__}"}
+
+
+def gpus(found: dict[str, Any]) -> Check:
+    """A machine without a driver is none the worse for it; a driver that does not work is."""
+    shown = [f"{card['index']}: {card['name']}, {card['memory'] / (1 << 30):.1f} GiB" for card in found["cards"]]
+    faults = [f"GPU {card['index']}: {card['fault']}" for card in found["cards"] if card["fault"]]
+    if faults:
+        return Check("gpus", WARN, "; ".join(shown), f"not handed out: {'; '.join(faults)}")
+    if shown:
+        return Check("gpus", OK, "; ".join(shown))
+    if found["driver"]:
+        return Check("gpus", WARN, "none can be handed out", found["why"])
+    return Check("gpus", OK, f"none: {found['why']}")
 
 
 def imports(settings: dict[str, Any]) -> Iterator[Check]:
