@@ -19,6 +19,7 @@ import uvloop
 from router.address import write_address
 from router.build import build
 from router.config import Config, load
+from router.core.settings import RUNGS
 from router.log import configure
 from router.router import Router
 from router.store import DataLock
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m router", description="Runs torpor's router.")
     parser.add_argument("--data", help="folder of everything durable")
     parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--launcher", choices=tuple(RUNGS), help="how replicas run where a deploy says nothing")
     parser.add_argument("--port", type=int, help="TCP port; 0 takes a free one")
     parser.add_argument("--log-level", help="debug, info, warning or error")
     parser.add_argument("--log-file", type=Path, help="where the log goes, bounded; else to standard error")
@@ -129,6 +131,7 @@ def main() -> int:
     os.environ.pop("TORPOR_TOKEN", None)  # whoever starts the router may hold one: it is not for the replicas
     wanted = arguments()
     flags = {"data": wanted.data, "host": wanted.host, "port": wanted.port, "log_level": wanted.log_level}
+    flags["launcher"] = wanted.launcher
     try:
         config = load(wanted.config, os.environ, flags)
         if wanted.print_config:

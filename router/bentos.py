@@ -43,7 +43,7 @@ class Bentos:
             python = str((manifest.get("image") or {}).get("python_version") or "")
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidService(f"bento {tag} has a broken bento.yaml: {error!r}\nbuild it again") from None
-        self._bring_models(path, models, tag)
+        places = self._bring_models(path, models, tag)
         listed = requirements_file(path)
         return Needs(
             folder=path / "src",
@@ -53,12 +53,14 @@ class Bentos:
             listed=listed,
             required_env=required,
             python=python,
+            models=places,
         )
 
-    def _bring_models(self, bento: Path, models: list[str], tag: str) -> None:
-        """Where one of them was pushed, the bento has a model store of its own: BentoML looks into no other then.
+    def _bring_models(self, bento: Path, models: list[str], tag: str) -> tuple[Path, ...]:
+        """Makes the models that lie elsewhere findable; where those lie.
 
-        Else all are in the router's own model store, in which its replicas look. Raises ModelNotFound.
+        Where one of them was pushed, the bento has a model store of its own: BentoML looks into no other then. Else all
+        are in the router's own model store, in which its replicas look. Raises ModelNotFound.
         """
         folder = bento / "models"
         wanted = {model: model.partition(":")[::2] for model in models}
@@ -70,6 +72,8 @@ class Bentos:
                 link(folder.joinpath(*wanted[model]), place)
             for name, version in wanted.values():
                 rewrite(folder / name / "latest", version)
+        latest = (place.parent / "latest" for place in found.values())
+        return (*found.values(), *(each for each in latest if each.is_file()))
 
 
 def comes_with(model: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,19 @@ from router.bentos import Bentos
 from router.config import Config, loopback
 from router.core.catalog import Catalog
 from router.core.effects import Note
+from router.core.settings import Settings
 from router.core.split import endpoint_of
 from router.launch.cards import Cards
+from router.launch.container.api import ContainerApi
+from router.launch.container.images import Images
+from router.launch.container.launcher import ContainerLauncher
+from router.launch.container.platform import Platform
 from router.launch.environment import Environments
+from router.launch.launchers import Launchers
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
+from router.launch.rundir import RunFolder
 from router.pushed import pushed_of
 from router.router import Router
 from router.shell.certificates import Certificates
@@ -31,7 +39,7 @@ from router.shell.engine import Engine
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
-from router.shell.request import Needs
+from router.shell.request import Environment, Needs
 from router.shell.secrets import Secrets
 from router.shell.shadow import Shadows
 from router.shell.tokens import Tokens
@@ -51,17 +59,20 @@ class Packages:
 
     bentos: Bentos
     environments: Environments
+    images: Images
 
     @classmethod
-    def of(cls, config: Config, pushed: DirectUploads) -> Packages:
+    def of(cls, config: Config, pushed: DirectUploads, images: Images) -> Packages:
         environments = Environments(config.data / "environments", config.data / "run")
-        return cls(Bentos(pushed.repositories.copies), environments)
+        return cls(Bentos(pushed.repositories.copies), environments, images)
 
     def needs(self, tag: str) -> Needs:
         return self.bentos.needs(tag)
 
-    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        return await self.environments.python(needs.listed, tell, needs.python)
+    async def environment(self, needs: Needs, settings: Settings, tell: Callable[[str], None]) -> Environment:
+        if settings.launcher == "container":
+            return Environment(Path(sys.executable), await self.images.of(needs, settings.image, tell))
+        return Environment(await self.environments.python(needs.listed, tell, needs.python))
 
 
 def build(config: Config) -> Router:
@@ -70,7 +81,14 @@ def build(config: Config) -> Router:
     store = Store.at(config.data)
     catalog = Catalog(config.domain)
     logs = Logs(config.data / "logs")
-    launcher = ProcessLauncher(config.data, logs)
+    room = config.memory or int(SHARE * memory_total())
+    run = RunFolder(config.data / "run")
+    api = ContainerApi(config.engine)
+    platform = Platform(config.data, api)
+    processes = ProcessLauncher(config.data, logs, run=run)
+    containers = ContainerLauncher(config.data, logs, run, api, platform, model_home(), room)
+    launcher = Launchers(processes, containers)
+    images = Images(api, platform.id(), config.build_network, config.data / "spool")
     pushed = pushed_of(config, store)
     meters = Meters()
     listeners = Listeners(config.host, certificates.context if certificates else None)
@@ -91,7 +109,7 @@ def build(config: Config) -> Router:
     cards.look()
     engine = Engine(catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room)
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
-    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed), listeners, forget, memory, secrets)
+    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed, images), listeners, forget, memory, secrets)
     secrets.changed = deploys.refresh
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
@@ -130,6 +148,13 @@ def noted(meters: Meters, store: Store) -> Callable[[Note], None]:
             store.note(endpoint_of(effect.endpoint), effect.kind, effect.text)
 
     return note
+
+
+def model_home() -> Path:
+    """BentoML's folder, in which the router's own models are."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return Path(BentoMLContainer.bentoml_home.get())
 
 
 def certificates_of(config: Config) -> Certificates | None:

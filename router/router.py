@@ -27,9 +27,9 @@ from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
 from router.garbage import Garbage
 from router.launch.cards import Cards
+from router.launch.launchers import Launchers
 from router.launch.logs import Logs
 from router.launch.machine import memory
-from router.launch.process import ProcessLauncher
 from router.proxy.proxy import Proxy
 from router.shell.certificates import Certificates
 from router.shell.collector import traces_of
@@ -53,6 +53,7 @@ WARMED = 50  # endpoints, those called last, whose packages are imported when th
 COUNT_EVERY = 5.0  # seconds between two writes of the endpoints' counts
 LOGS_EVERY = 30.0  # seconds between two looks at the length of the replicas' logs
 REST_EVERY = 60.0  # seconds between two looks for fork-servers that nobody uses, less where they may be idle for less
+SWEEP_EVERY = 60.0  # seconds between two looks for containers that nobody owns
 
 Tell = Callable[[str], None]
 
@@ -64,7 +65,7 @@ class Router:
     config: Config
     store: Store
     catalog: Catalog
-    launcher: ProcessLauncher
+    launcher: Launchers
     engine: Engine
     pushed: DirectUploads
     deploys: Deploys
@@ -123,7 +124,7 @@ class Router:
         gauge = Gauge(self.engine, self.launcher, memory)
         assert self.listeners.proxy is not None
         watch = Watch(catalog, self.deploys, self.listeners.proxy.tallies, self.store.note, time.monotonic)
-        cares = (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, gauge.run)
+        cares = (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, self._sweep, gauge.run)
         for care in (*cares, self.shadows.run, watch.run):
             tasks.start_soon(care)
         started(url)
@@ -253,6 +254,13 @@ class Router:
         while True:
             await asyncio.sleep(min(REST_EVERY, unused / 4))
             await self.launcher.rest(unused)
+
+    async def _sweep(self) -> None:
+        """What an earlier router left first."""
+        while True:
+            lines = self.engine.schedule.lines.values()
+            await self.launcher.sweep({(line.name, line.revision) for line in lines if line.revision is not None})
+            await asyncio.sleep(SWEEP_EVERY)
 
     async def _shut_down(self, proxy: Proxy) -> None:
         """Law 9: nobody new, refuse the queue, drain, stop."""

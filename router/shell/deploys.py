@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 
@@ -22,7 +21,19 @@ from router.core.refusals import above_limit
 from router.core.split import KINDS, Rule, Variant, check_variants, line_of
 from router.shell.engine import Engine
 from router.shell.plan import Plan
-from router.shell.request import NO_VAULT, Needs, Packages, Part, Ports, Records, Request, Tell, Vault, plan_of
+from router.shell.request import (
+    NO_VAULT,
+    Environment,
+    Needs,
+    Packages,
+    Part,
+    Ports,
+    Records,
+    Request,
+    Tell,
+    Vault,
+    plan_of,
+)
 from router.shell.told import phase, shortened
 from torpor.errors import BadRequest, Conflict, NotFound
 from torpor.wire import NAME
@@ -187,8 +198,8 @@ class Deploys:
         if entry is None or entry.revision != revision:
             raise NotFound(f"revision {revision} of {line!r} is not live any more\ncall again")
         needs = await anyio.to_thread.run_sync(self._packages.needs, entry.bento)
-        python = await self._packages.environment(needs, log.info)
-        return self._plan(entry, needs, python, entry.learned)
+        on = await self._packages.environment(needs, entry.settings, log.info)
+        return self._plan(entry, needs, on, entry.learned)
 
     def refresh(self, secret: str) -> None:
         """A secret has changed: replicas that start from now on have it."""
@@ -271,9 +282,9 @@ class Deploys:
         """2 and 3: with what its first start taught."""
         entry = proven.entry
         tell(phase("preparing environment", shortened(needs.requirements)))
-        python = await self._packages.environment(needs, lambda line: tell({"event": "log", "line": line}))
+        on = await self._packages.environment(needs, entry.settings, lambda line: tell({"event": "log", "line": line}))
         tell(phase("starting", f"revision {entry.revision}"))
-        plan = self._plan(entry, needs, python, None if proven.fresh else entry.learned)
+        plan = self._plan(entry, needs, on, None if proven.fresh else entry.learned)
         learned = await self._try(plan, entry)
         try:
             fits(learned.memory, entry.settings.memory_limit)
@@ -361,8 +372,8 @@ class Deploys:
             last_call_at=time.time() - self._engine.ago(line.last_call),
         )
 
-    def _plan(self, entry: Registered, needs: Needs, python: Path, learned: Learned | None) -> Plan:
-        return plan_of(entry, needs, python, self._vault, learned)
+    def _plan(self, entry: Registered, needs: Needs, on: Environment, learned: Learned | None) -> Plan:
+        return plan_of(entry, needs, on, self._vault, learned)
 
     def _entry(self, request: Request, part: Part, number: int) -> Registered:
         before = None if part.variant else self._catalog.endpoints.get(request.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Protocol
@@ -10,6 +11,9 @@ import anyio
 
 from router.core.events import Measured
 from router.shell.engine import Engine
+from torpor.errors import TorporError
+
+log = logging.getLogger("torpor.gauge")
 
 EVERY = 1.0  # seconds, while something runs
 SHARE = 0.05  # of the time is spent measuring, at most
@@ -27,10 +31,18 @@ class Processes(Protocol):
         ...
 
 
+class Running(Processes, Protocol):
+    """And of those that have no process here to look at."""
+
+    async def unseen(self) -> dict[str, int]:
+        """Bytes, by id."""
+        ...
+
+
 class Gauge:
     """`measure` gives a process's bytes, None when it is gone."""
 
-    def __init__(self, engine: Engine, processes: Processes, measure: Callable[[int], int | None]) -> None:
+    def __init__(self, engine: Engine, processes: Running, measure: Callable[[int], int | None]) -> None:
         self._engine = engine
         self._processes = processes
         self._measure = measure
@@ -39,7 +51,7 @@ class Gauge:
         """Until cancelled. Nothing is read while nothing runs."""
         while True:
             took = 0.0
-            if self._processes.pids():
+            if self._engine.schedule.replicas or self._engine.schedule.shelf.templates:
                 began = anyio.current_time()
                 await self.look()
                 took = anyio.current_time() - began
@@ -50,6 +62,10 @@ class Gauge:
         by_id = self._processes.pids()
         own = [os.getpid(), *self._processes.own_pids()]
         sizes, platform = await anyio.to_thread.run_sync(self._read, by_id, own)
+        try:
+            sizes |= await self._processes.unseen()
+        except TorporError as error:  # their engine is not there now; what was measured last holds
+            log.warning("what runs in containers is not measured: %s", str(error).partition("\n")[0])
         self._engine.tell(Measured(sizes, platform))
 
     def _read(self, by_id: dict[str, int], own: list[int]) -> tuple[dict[str, int], int]:

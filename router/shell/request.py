@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from router.core.catalog import Change, Learned, Registered
 from router.core.settings import Settings
 from router.core.split import Rule
-from router.shell.plan import Plan
+from router.shell.plan import Contained, Plan
 
 # Takes an event of a deploy as it happens: `docs/protocols.md`, "Control plane".
 Tell = Callable[[dict[str, Any]], None]
@@ -27,6 +27,15 @@ class Needs:
     listed: Path | None = None  # the file that lists them
     required_env: tuple[str, ...] = ()
     python: str = ""  # the version that it was built for, such as 3.11; "": any
+    models: tuple[Path, ...] = ()  # folders and files of those that lie elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a revision runs on: an interpreter of this machine, or (where one is named) an image."""
+
+    python: Path
+    image: str = ""  # its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +95,14 @@ class Records(Protocol):
 
 
 class Packages(Protocol):
-    """Where bentos and their environments are."""
+    """Where bentos are, and what they run on."""
 
     def needs(self, tag: str) -> Needs:
         """Raises NotFound, InvalidService or ModelNotFound."""
         ...
 
-    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
-        """The interpreter that runs it, made first where it is not there. Raises InvalidService."""
+    async def environment(self, needs: Needs, settings: Settings, tell: Callable[[str], None]) -> Environment:
+        """What runs it as the settings say, made first where it is not there. Raises TorporError."""
         ...
 
 
@@ -132,7 +141,7 @@ class NoVault:
 NO_VAULT = NoVault()
 
 
-def plan_of(entry: Registered, needs: Needs, python: Path, vault: Vault, learned: Learned | None) -> Plan:
+def plan_of(entry: Registered, needs: Needs, on: Environment, vault: Vault, learned: Learned | None) -> Plan:
     """Raises NotFound for a secret that is not there.
 
     `learned`: None for the first start, which is to report what it imports.
@@ -144,7 +153,7 @@ def plan_of(entry: Registered, needs: Needs, python: Path, vault: Vault, learned
         folder=needs.folder,
         bento=needs.bento,
         target=needs.target,
-        python=python,
+        python=on.python,
         env={**vault.env(entry.secrets), **entry.env},
         concurrency=settings.concurrency,
         threads=settings.threads,
@@ -153,4 +162,17 @@ def plan_of(entry: Registered, needs: Needs, python: Path, vault: Vault, learned
         sessions=tuple(learned.facts.get("sessions", ())) if learned else (),
         learn=learned is None,
         files=tuple(vault.files(entry.secrets)),
+        contained=contained(settings, needs, on.image) if on.image else None,
+    )
+
+
+def contained(settings: Settings, needs: Needs, image: str) -> Contained:
+    return Contained(
+        image=image,
+        models=needs.models,
+        memory=settings.memory_limit,
+        cpus=settings.cpus,
+        pids=settings.pids_limit,
+        egress=settings.egress,
+        ahead=settings.rung != "fork",
     )

@@ -57,6 +57,7 @@ for command in (endpoints.logs, endpoints.rm, tokens.tokens, top.top, doctor.doc
 @click.option("--port", type=int, help="TCP port; 0 takes a free one.")
 @click.option("--data", envvar="TORPOR_DATA", help="Folder of everything durable.")
 @CONFIG
+@click.option("--launcher", type=click.Choice(["process", "container"]), help="How endpoints run by default.")
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--tls", type=click.Choice(["self-signed"]), help="HTTPS with a certificate made here, for trying.")
 @click.option("--detach", "-d", is_flag=True, help="Run in the background; return when it answers.")

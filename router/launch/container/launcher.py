@@ -38,16 +38,17 @@ KILLED = -signal.SIGKILL
 
 
 class ContainerLauncher(Children):
-    """Implements the engine's `Launching`. `memory_limit`: bytes of a container whose revision says nothing."""
+    """Implements the engine's `Launching`. `home`: BentoML's, with the router's own models. `limit`: bytes of a
+    container whose revision says nothing."""
 
     def __init__(
-        self, folder: Path, logs: Logs, run: RunFolder, api: ContainerApi, home: Path, memory_limit: int
+        self, folder: Path, logs: Logs, run: RunFolder, api: ContainerApi, platform: Platform, home: Path, limit: int
     ) -> None:
         super().__init__(folder, logs, run)
         self._api = api
-        self._home = home  # BentoML's, with the router's own models
-        self._limit = memory_limit
-        self.platform = Platform(folder, api)
+        self._home = home
+        self._limit = limit
+        self._platform = platform
         self._boxes: dict[str, Box] = {}  # all that may have a container
         self._kept: dict[str, Box] = {}  # those that are templates, by that id
         self._made: dict[str, tuple[Plan, Box]] = {}  # by line: made, and not started
@@ -166,7 +167,7 @@ class ContainerLauncher(Children):
             if (line, plan.revision) not in lines:
                 self._ahead.pop(line, None)
                 self._discard(line)
-        await self.platform.reap({box.id for box in self._boxes.values()})
+        await self._platform.reap({box.id for box in self._boxes.values()})
 
     # Containers
 
@@ -198,7 +199,8 @@ class ContainerLauncher(Children):
                 give(box.folder)
                 give(state)
             place = Place(box.folder, state, Path(torpor.__file__).parent, self._home)
-            platform = await self.platform.id()
+            self._platform.used()
+            platform = self._platform.id()
             await box.create(config(plan, kind, platform, place, self._limit), f"torpor-{platform}-{box.id}")
         except BaseException:
             self._bury(box)

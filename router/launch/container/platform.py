@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Container
@@ -22,25 +21,31 @@ class Platform:
 
     def __init__(self, folder: Path, api: ContainerApi) -> None:
         self._path = folder / "platform"
+        self._used = folder / "containers"  # is there once it has had one
         self._api = api
         self._id = ""
 
-    async def id(self) -> str:
-        """Made when the first container is. Raises DiskFull."""
+    def id(self) -> str:
+        """Made, and written down, when it is first asked for. Raises DiskFull."""
         if not self._id:
-            self._id = await asyncio.to_thread(self._read) or await asyncio.to_thread(self._make)
+            self._id = self._read() or self._make()
         return self._id
+
+    def used(self) -> None:
+        """It is about to have a container. Raises DiskFull."""
+        with disk(self._used.parent):
+            self._used.touch()
 
     async def reap(self, owned: Container[str]) -> list[str]:
         """Removes this platform's containers but those that are `owned`, by their names without the prefix.
 
-        The names of those removed. An engine that is not there has none, and one that never was asked is not now.
+        The names of those removed. A platform that never had a container asks no engine.
         """
-        if not (self._id or await asyncio.to_thread(self._read)):
+        if not self._used.exists():
             return []
-        prefix, gone = f"torpor-{await self.id()}-", []
+        prefix, gone = f"torpor-{self.id()}-", []
         with contextlib.suppress(TorporError):  # tried again in a minute
-            for each in await self._api.labelled(f"{PLATFORM}={await self.id()}"):
+            for each in await self._api.labelled(f"{PLATFORM}={self.id()}"):
                 name = (each.get("Names") or [""])[0].lstrip("/")
                 if name.removeprefix(prefix) not in owned:
                     await self._api.remove(each["Id"])

@@ -12,7 +12,8 @@ from anyio.lowlevel import checkpoint
 from router.core import past
 from router.core.catalog import Change, Registered
 from router.core.split import Variant
-from router.shell.request import Needs
+from router.core.settings import Settings
+from router.shell.request import Environment, Needs
 from torpor.errors import Conflict, NotFound, TorporError
 
 
@@ -103,11 +104,11 @@ class FakePackages:
             raise NotFound(f"bento {tag} is not here\nupload it first")
         return self.known[tag]
 
-    async def environment(self, needs: Needs, tell: Callable[[str], None]) -> Path:
+    async def environment(self, needs: Needs, settings: Settings, tell: Callable[[str], None]) -> Environment:
         for line in self.lines:
             tell(line)
         await self.gate.pass_()
-        return Path("/usr/bin/python")
+        return Environment(Path("/usr/bin/python"))
 
 
 @dataclass
