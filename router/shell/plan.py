@@ -43,6 +43,7 @@ class Plan:
     learn: bool = False  # the first start: report the modules
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # secrets, by place in a folder of their own
     contained: Contained | None = None  # None: as a process
+    cards: tuple[str, ...] = ()  # the graphics cards that this start has, by UUID
 
 
 class Launcher(Protocol):
