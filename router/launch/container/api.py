@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from router.disk import full, says_full
+from router.launch.container import devices, libpod
 from router.launch.container.progress import Lines
 from torpor.errors import EngineFailed, EngineUnreachable
 
@@ -89,8 +90,15 @@ class ContainerApi:
 
     async def create(self, name: str, config: dict[str, Any]) -> str:
         """The new container's id."""
+        with_devices = bool(config.get("HostConfig", {}).get("DeviceRequests"))
+        path, body = "containers/create", config
+        if with_devices and devices.aside(await self.kind()):
+            path, body = libpod.PATH, libpod.spec(name, config)
+        own = body is not config
         with self._errors(f"to make the container {name}"):
-            made = await self._client()._query_json("containers/create", "POST", params={"name": name}, data=config)
+            made = await self._client()._query_json(
+                path, "POST", params=None if own else {"name": name}, data=body, versioned_api=not own
+            )
         return str(made["Id"])
 
     async def start(self, container: str) -> None:

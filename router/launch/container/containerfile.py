@@ -140,9 +140,13 @@ def dockerfile(made: Recipe) -> str:
         reason = str(error).partition("\n")[0]
         raise InvalidService(f"no Dockerfile can be made of bento {made.tag}: {reason}\nbuild it again") from None
     declared = [f"ARG {name}={shlex.quote(value)}\n" for name, value in made.variables]
-    head = "".join([HEAD, *declared, labels({PLATFORM: made.platform})])
+    begin = "".join([head(made.platform), *declared])
     tail = TAIL.format(pins=shlex.join(own_pins())) + labels({KEY: made.key, BENTO: made.tag, BASE: base_of(text)})
-    return FROM.sub(lambda line: f"{line[0]}\n{head}", text) + tail
+    return FROM.sub(lambda line: f"{line[0]}\n{begin}", text) + tail
+
+
+def head(platform: str) -> str:
+    return labels({PLATFORM: platform}) + HEAD
 
 
 def labels(told: dict[str, str]) -> str:

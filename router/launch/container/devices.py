@@ -6,28 +6,33 @@ Cards are named by their UUID, which a restart and a card that falls off the bus
                 that says what it is comes from `nvidia-ctk cdi generate`: by UUID since its version 1.15
                 (NVIDIA/nvidia-container-toolkit#314), made at boot by a unit of its own since 1.18.
                 Docker from 25 where the daemon's feature `cdi` is on, from 28.2 by default (moby/moby#45134, #49963).
-                Podman from 5.4, whose Docker API took no notice of such a request before, and made the container
-                without a card (containers/podman#19338; seen with 4.3.1): there, it is refused.
+                Podman from 5.4. Before, from 4.1 on, in its own API only (`libpod.py`): its Docker API takes no notice
+                of the request and makes the container without a card (containers/podman#19338; seen with 4.3.1).
     nvidia      Docker's own driver, from 19.03 on, where nvidia-container-runtime-hook is installed
                 (moby, daemon/nvidia_linux.go): a device request of the driver `nvidia`.
 
 NVIDIA_VISIBLE_DEVICES is the hook's word for what to add. NVIDIA's images have it as `all`, so that where the hook is
 part of the engine's default runtime a container would see every card: what has none by the hook has `void`.
 
-Verified by recorded requests (`tests/shell/recorded/devices.json`); no engine with a card was at hand.
+Verified by recorded requests (`tests/shell/recorded/devices.json`), and with podman 4.3.1 and a CDI specification of
+other devices; no machine with a card was at hand. Where SELinux is enforced, containers may use devices only with
+`setsebool -P container_use_devices true`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from router.launch.container.api import Kind
 from torpor.errors import EngineFailed
 
+if TYPE_CHECKING:
+    from router.launch.container.api import Kind
+
 KIND = "nvidia.com/gpu"
-CDI_PODMAN = (5, 4)  # its Docker API hands on what is asked for
+CDI_PODMAN = (4, 1)  # knows CDI
+CDI_COMPATIBLE = (5, 4)  # and its Docker API hands on what is asked for
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 
@@ -38,7 +43,7 @@ def request(kind: Kind, cards: Sequence[str]) -> dict[str, Any]:
     if kind.name == "podman" and number(kind.version) < CDI_PODMAN:
         least = ".".join(map(str, CDI_PODMAN))
         raise EngineFailed(
-            f"podman {kind.version} would make the container without its GPU: its API has them from {least}\n"
+            f"podman {kind.version} hands no GPU over: it knows CDI from {least} on\n"
             f"use podman {least} or later, or docker"
         )
     if kind.cdi:
@@ -46,6 +51,11 @@ def request(kind: Kind, cards: Sequence[str]) -> dict[str, Any]:
     # With a driver named, capabilities choose what of the driver's libraries comes with the device.
     capabilities = [["gpu", "compute", "utility"]]
     return {"DeviceRequests": [{"Driver": "nvidia", "DeviceIDs": list(cards), "Capabilities": capabilities}]}
+
+
+def aside(kind: Kind) -> bool:
+    """Whether the engine has to be asked in its own API for a container with cards."""
+    return kind.name == "podman" and number(kind.version) < CDI_COMPATIBLE
 
 
 def environment(kind: Kind, cards: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from router.launch.container.api import ContainerApi
-from router.launch.container.containerfile import BASE, HEAD, KEY, PLATFORM, labels
+from router.launch.container.containerfile import BASE, HEAD, KEY, head, labels
 from router.launch.container.spec import identity
 from router.launch.environment import own_pins
 from torpor.errors import EngineFailed, InvalidService
@@ -154,11 +154,11 @@ def completion(image: str, user: str, found: Given, platform: str) -> str:
         "uv": ["uv", "pip", "install", "--break-system-packages", "--python", python, *found.missing],
         "pip": [python, "-m", "pip", "install", "--disable-pip-version-check", *found.missing],
     }
-    steps = [f"FROM {image}", HEAD + "ARG PIP_BREAK_SYSTEM_PACKAGES=1", "USER root"]
+    steps = [f"FROM {image}", head(platform), "ARG PIP_BREAK_SYSTEM_PACKAGES=1", "USER root"]
     if found.missing:
         steps.append(f"RUN {json.dumps(install[found.installer])}")
     if found.called != PYTHONS[0]:  # it is started as python
         link = f"import os; os.symlink({python!r}, '/usr/local/bin/{PYTHONS[0]}')"
         steps.append(f"RUN {json.dumps([python, '-c', link])}")
-    told = {PLATFORM: platform, KEY: completion_key(image, platform), BASE: image}
+    told = {KEY: completion_key(image, platform), BASE: image}
     return "\n".join([*steps, f"USER {user or 'root'}", labels(told)])

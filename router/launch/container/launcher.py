@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Container, Coroutine
@@ -22,8 +21,9 @@ from router.disk import disk
 from router.launch.children import Children, Forked
 from router.launch.container.api import ContainerApi
 from router.launch.container.box import Box
+from router.launch.container.owner import give, let_read
 from router.launch.container.platform import Platform
-from router.launch.container.spec import RUN, USER, Place, config
+from router.launch.container.spec import RUN, Place, config, mounted
 from router.launch.files import VARIABLE
 from router.launch.forker import Forker
 from router.launch.logs import Logs
@@ -54,6 +54,7 @@ class ContainerLauncher(Children):
         self._made: dict[str, tuple[Plan, Box]] = {}  # by line: made, and not started
         self._ahead: dict[str, Plan] = {}  # by line: that have one made ahead
         self._making: dict[str, asyncio.Lock] = {}
+        self._readable: set[Path] = set()  # what the containers' user has been let to read
         self._work: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -194,10 +195,7 @@ class ContainerLauncher(Children):
         try:
             kind = await self._api.kind()
             with disk(self._folder):
-                box.folder.mkdir(mode=0o700)
-                state.mkdir(parents=True, exist_ok=True)
-                give(box.folder)
-                give(state)
+                await asyncio.to_thread(self._furnish, box.folder, state, plan)
             place = Place(box.folder, state, Path(torpor.__file__).parent, self._home)
             self._platform.used()
             platform = self._platform.id()
@@ -206,6 +204,17 @@ class ContainerLauncher(Children):
             self._bury(box)
             raise
         return box
+
+    def _furnish(self, run: Path, state: Path, plan: Plan) -> None:
+        """What the container's user has to find, made and readable."""
+        run.mkdir(mode=0o700)
+        state.mkdir(parents=True, exist_ok=True)
+        give(run)
+        give(state)
+        for each in mounted(plan):
+            if each not in self._readable:
+                let_read(each)
+                self._readable.add(each)
 
     async def _make_ahead(self, plan: Plan) -> None:
         """One that the next start of the plan finds made; none where there is one already."""
@@ -284,13 +293,3 @@ class ContainerLauncher(Children):
 
 def box_id(plan: Plan) -> str:
     return f"{plan.endpoint}-{plan.revision}-{token_hex(4)}".replace("~", "--")
-
-
-def give(folder: Path) -> None:
-    """A folder and what is in it to the user of the containers, where the router is root. Follows no links."""
-    if os.getuid() != 0:
-        return
-    os.chown(folder, USER, USER, follow_symlinks=False)
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(os.path.join(root, name), USER, USER, follow_symlinks=False)
