@@ -111,7 +111,7 @@ class Note:
     """A transition of an endpoint, its replica or its template: for the log, the counts, the endpoint's history.
 
     starting  tried (ready, on trial)  woke (ready)  start_failed  slept  paused  evicted  too_large  died  ended
-    kept, dropped, lost (a template)  no_template
+    kept, dropped, lost (a template; dropped, lost: or a paused replica)  no_template
     """
 
     endpoint: str

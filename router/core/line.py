@@ -17,6 +17,7 @@ BACK_OFF_FIRST = 1.0  # seconds after a failed start; doubles with each further 
 BACK_OFF_MAX = 60.0
 STARTS_REMEMBERED = 20
 _READY = State.READY  # an enum's attribute is slow to read
+_ASLEEP = (State.STOPPED, State.PAUSED)
 
 
 class Why(StrEnum):
@@ -30,6 +31,8 @@ class Why(StrEnum):
     ROOM = "its memory is needed"
     SLEPT = "it was sent to sleep"
     TOO_LARGE = "it takes more memory than it may"
+    UNUSED = "it was not needed for keep_for"
+    UNPAUSED = "it could not be paused"
 
 
 @dataclass(slots=True)
@@ -47,7 +50,9 @@ class Replica:
     tasks: int = 0  # unfinished background tasks
     limit: int | None = None  # calls at once; None: any number
     why: Why | None = None  # it drains
-    started_at: float = 0.0
+    born_at: float = 0.0
+    started_at: float = 0.0  # or resumed
+    resumed: bool = False  # it was ready once, and then paused
     ready_at: float = 0.0
     last_finish: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)
@@ -85,6 +90,7 @@ class Template:
     endpoint: str
     revision: int
     used_at: float
+    since: float = 0.0  # when it was loaded
     kept: bool = False  # it is loaded
     ending: bool = False  # it was told to end
     memory: int = 0
@@ -112,6 +118,8 @@ class Line:
     memory: int = 0  # bytes that a replica is expected to take, by measurement; 0: unknown
     template: Template | None = None  # of the live revision
     no_template: str | None = None  # why the live revision cannot have one
+    bare: str = ""  # why nothing of it is kept while it sleeps, where something could be
+    ended_at: float | None = None  # when a replica of it ended last, or what was kept
     window: Window = field(default_factory=lambda: Window(60.0))
     went: deque[float] = field(default_factory=deque)  # when replicas were stopped as surplus, within the window
 
@@ -124,6 +132,15 @@ class Line:
 
     def trial(self) -> Replica | None:
         return next((r for r in self.replicas.values() if r.trial and r.state is not State.STOPPED), None)
+
+    def lost(self, replica: Replica, how: str) -> None:
+        """Remembers why nothing is kept, where a replica of the live revision has gone."""
+        if replica.revision == self.revision and not replica.trial:
+            self.bare = how
+
+    def paused(self) -> Replica | None:
+        """The live revision's frozen replica."""
+        return next(self.current(State.PAUSED), None)
 
     def choose(self) -> Replica | None:
         """The least loaded replica with a free slot; a draining one that may be taken back comes last."""
@@ -163,7 +180,7 @@ class Line:
         return sorted(self.starts)[len(self.starts) // 2] if self.starts else 0.0
 
     def asleep(self) -> bool:
-        return all(r.state is State.STOPPED for r in self.replicas.values())
+        return all(r.state in _ASLEEP for r in self.replicas.values())
 
     def in_flight(self) -> int:
         return sum(r.in_flight for r in self.replicas.values())

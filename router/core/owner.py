@@ -32,7 +32,7 @@ class Owner:
             raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
         if line is None or line.removed:
             line = self._fresh(e.endpoint, e.settings, line)
-        self._s.launch(line, e.revision, e.settings, now, trial=True)
+        self._s.starts.launch(line, e.revision, e.settings, now, trial=True)
 
     def abandoned(self, e: ev.Abandoned, now: float) -> None:
         line = self._s.lines.get(e.endpoint)
@@ -50,6 +50,7 @@ class Owner:
         line.memory, line.no_template = e.memory, None
         line.window = Window(e.settings.scale_window)
         self._s.shelf.drop(line)
+        line.bare = ""
         proved = False
         for replica in list(line.replicas.values()):
             if replica.revision != e.revision:
@@ -58,7 +59,7 @@ class Owner:
                 replica.trial = False
                 proved = True
                 self._s.after_work(line, replica, now)
-        self._s.start_if_short(line, now)
+        self._s.starts.if_short(line, now)
         if proved or e.settings.sleep in LOADED:
             self._s.shelf.keep(line, now)
 
@@ -88,6 +89,8 @@ class Owner:
             )
         self._s.refuse_parked(line, put_to_sleep(e.endpoint))
         for replica in list(line.current(State.STARTING, State.READY, State.DRAINING)):
+            if self._s.freezer.keep(line, replica, Why.SLEPT, now):
+                continue
             self._s.emit(Note(line.name, "slept", f"replica {replica.id} was sent to sleep", replica.id))
             self._s.retire(line, replica, Why.SLEPT, now)  # not revoked: under steady calls it would never sleep
         self._s.shelf.keep(line, now)
@@ -103,8 +106,8 @@ class Owner:
                 self._s.retire(line, replica, Why.SHUTDOWN, now)
 
     def _await_end(self, line: Line) -> None:
-        """Asleep follows when the replicas of now have ended, whatever starts meanwhile."""
-        line.leaving |= {r.id for r in line.replicas.values() if r.state is not State.STOPPED}
+        """Asleep follows when the replicas of now have ended, whatever starts meanwhile; what is paused stays."""
+        line.leaving |= {r.id for r in line.replicas.values() if r.state not in (State.STOPPED, State.PAUSED)}
         if not line.leaving:
             self._s.emit(Asleep(line.name))
 

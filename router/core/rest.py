@@ -27,7 +27,9 @@ class Rest:
         return settings.idle_after_last
 
     def idled(self, line: Line, replica: Replica, now: float) -> None:
-        """1 the last one may have longer, 2 some are kept awake, 3 the others stay while lately needed, 4 sleep."""
+        """1 the last one may have longer, 2 some are kept awake, 3 the others stay while lately needed, 4 it sleeps:
+        the last one frozen, where it may.
+        """
         again = replica.last_finish + self.patience(replica)
         others = line.alive() - 1
         if again > now:  # 1
@@ -36,11 +38,14 @@ class Rest:
             return self._s.due("idle", replica.id, now + max(1.0, replica.settings.idle_after))
         if others > 0 and not self._surplus(line, now):  # 3
             return self._s.due("idle", replica.id, now + line.settings.scale_window / BUCKETS)
-        idle = now - replica.last_finish
-        self._s.emit(Note(line.name, "slept", f"replica {replica.id} was idle for {idle:.0f} s", replica.id, idle))  # 4
+        idle = now - replica.last_finish  # 4
+        if others == 0 and self._s.freezer.keep(line, replica, f"it was idle for {idle:.0f} s", now):
+            return None
+        self._s.emit(Note(line.name, "slept", f"replica {replica.id} was idle for {idle:.0f} s", replica.id, idle))
         self._s.drain(line, replica, Why.IDLE, now)
         if others == 0:
             self._s.shelf.keep(line, now)
+        return None
 
     def _surplus(self, line: Line, now: float) -> bool:
         """Whether one replica may go now, which is then counted: more than the window's highest, and not too many."""

@@ -2,7 +2,8 @@
 
 A start waits for memory in the order in which the starts were wanted. Room is made in this order:
 
-    1 templates, the one used longest ago first       2 idle replicas, long idle and quick to wake first
+    1 templates and frozen replicas, the one used longest ago first
+    2 idle replicas, long idle and quick to wake first
     3 busy replicas whose turn is over: they take no new calls, end what they run, and go; none is ever cut off
 
 A turn is two loads, but 0.2 s at least: models that do not fit together are served in batches, A A A B B,
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from router.core import events as ev
 from router.core.effects import Note
-from router.core.line import Line, Replica, Why
+from router.core.line import Line, Replica, Template, Why
 from router.core.refusals import above_limit, too_large
 from torpor.wire import State
 
@@ -88,8 +89,8 @@ class Room:
             lack = self.used() + line.memory - self.limit
             if lack <= 0:
                 del self.hungry[name]
-                self._s.launch(line, line.revision, line.settings, now)
-                self._s.start_if_short(line, now)
+                self._s.starts.launch(line, line.revision, line.settings, now)
+                self._s.starts.if_short(line, now)
                 continue
             self._make_room(lack - self._going(), line, now)
             return
@@ -108,20 +109,20 @@ class Room:
         for template in self._s.shelf.templates.values():
             template.memory = e.by_id.get(template.id, template.memory)
         if self.limit is not None and not self.hungry:
-            lack = self._drop_templates(self.used() - self.limit - self._going(), None)
+            lack = self._drop_kept(self.used() - self.limit - self._going(), None, now)
             self._send_away(lack, [r for r in self._ready(None) if not r.busy], now)
 
     def _replace(self, line: Line, replica: Replica, now: float) -> None:
         """1 one that starts has failed, 2 a trial that is ready is judged by its deploy, 3 what serves is drained."""
         why = above_limit(replica.memory, replica.settings.memory_limit)
         if replica.state is State.STARTING:  # 1
-            return self._s.failed(ev.Failed(replica.id, why), now)
+            return self._s.starts.failed(ev.Failed(replica.id, why), now)
         serves = replica.state is State.READY or (replica.state is State.DRAINING and replica.why is Why.IDLE)
         if replica.trial or not serves:  # 2
             return None
         self._s.emit(Note(line.name, "too_large", f"replica {replica.id} is replaced: {why}", replica.id))  # 3
         self._s.drain(line, replica, Why.TOO_LARGE, now)
-        return self._s.start_if_short(line, now)
+        return self._s.starts.if_short(line, now)
 
     def _charge(self, replica: Replica) -> int:
         line = self._s.lines.get(replica.endpoint)
@@ -138,7 +139,7 @@ class Room:
 
     def _make_room(self, lack: int, wanted: Line, now: float) -> None:
         """1, 2 and 3; where that is not enough yet, it is tried again when the next one may go."""
-        lack = self._drop_templates(lack, wanted)  # 1
+        lack = self._drop_kept(lack, wanted, now)  # 1
         until = {replica.id: self._stays_until(replica, wanted) for replica in self._ready(wanted)}
         over = [replica for replica in self._ready(wanted) if until[replica.id] <= now]
         lack = self._send_away(lack, [r for r in over if not r.busy], now)  # 2
@@ -157,16 +158,28 @@ class Room:
     def _turn(self, load: float) -> float:
         return max(self._turns.least, self._turns.loads * load)
 
-    def _drop_templates(self, lack: int, wanted: Line | None) -> int:
+    def _drop_kept(self, lack: int, wanted: Line | None, now: float) -> int:
         """1; the bytes still lacking."""
-        kept = [line.template for line in self._s.lines.values() if line is not wanted and line.template is not None]
-        for template in sorted(kept, key=lambda each: each.used_at):
+        kept: list[tuple[float, Line, Template | Replica]] = []
+        for line in self._s.lines.values():
+            if line is wanted:
+                continue
+            if line.template is not None and line.template.kept:
+                kept.append((line.template.used_at, line, line.template))
+            if (paused := line.paused()) is not None:
+                kept.append((paused.since, line, paused))
+        for _, line, each in sorted(kept, key=lambda found: found[0]):
             if lack <= 0:
                 break
-            if template.kept:
-                lack -= template.memory
-                self._s.shelf.drop(self._s.lines[template.endpoint], "its memory is needed")
-                self.evictions += 1
+            self.evictions += 1
+            if isinstance(each, Template):
+                lack -= each.memory
+                self._s.shelf.drop(line, Why.ROOM)
+                continue
+            lack -= self._charge(each)
+            text = f"replica {each.id} goes for lack of memory: it was paused"
+            self._s.emit(Note(line.name, "evicted", text, each.id, now - each.since))
+            self._s.freezer.drop(line, each, Why.ROOM, now)
         return lack
 
     def _send_away(self, lack: int, replicas: list[Replica], now: float) -> int:

@@ -1,9 +1,9 @@
 """The schedule: events in, effects out. It alone writes a replica's state and counts its calls.
 
 `step(event, now)` decides in one synchronous step; `next_deadline()` says when it wants to be told that time has
-passed. Calls and the lives of replicas are decided here; the owner's wishes in `owner.py`, memory in `room.py`,
-templates in `shelf.py`, sleep and fewer replicas in `rest.py`. One endpoint's queue is in `line.py`, the states in
-`lifecycle.py`.
+passed. Calls and the ends of replicas are decided here; their starts in `starts.py`, the owner's wishes in `owner.py`,
+memory in `room.py`, templates in `shelf.py`, sleep and fewer replicas in `rest.py`, what sleeps frozen in `freezer.py`.
+One endpoint's queue is in `line.py`, the states in `lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from router.core import events as ev
 from router.core.deadlines import Deadlines
-from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Overdue, Proved, Refuse, Start, Stop
+from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Overdue, Refuse, Stop
+from router.core.freezer import Freezer
 from router.core.lifecycle import Move
 from router.core.line import Line, Parked, Replica, Why
 from router.core.owner import Owner
@@ -23,20 +24,19 @@ from router.core.refusals import (
     queue_full,
     shutting_down,
     start_failed,
-    start_timeout,
     unknown,
     waited_out,
 )
 from router.core.rest import Rest
 from router.core.room import TURNS, Room, Turns
-from router.core.scale import BUCKETS
-from router.core.settings import Settings
 from router.core.shelf import Shelf
 from router.core.slots import Slots
-from torpor.errors import StartFailed, StartTimeout, TorporError
+from router.core.starts import Starts
+from torpor.errors import TorporError
 from torpor.wire import State
 
-# What is due: ("queue", call), ("start" | "idle" | "drain", replica), ("scale" | "turn", endpoint).
+# What is due: ("queue", call), ("start" | "idle" | "drain", replica), ("keep", paused replica or template),
+# ("scale" | "turn", endpoint).
 Key = tuple[str, str]
 
 
@@ -47,10 +47,11 @@ class Schedule:
     """
 
     def __init__(self, name: Callable[[str, int], str], memory: int | None = None, turns: Turns = TURNS) -> None:
-        self._name = name
+        self.starts = Starts(self, name)
         self.room = Room(self, memory, turns)
         self.shelf = Shelf(self, name)
         self.rest = Rest(self)
+        self.freezer = Freezer(self)
         self.lines: dict[str, Line] = {}
         self.replicas: dict[str, Replica] = {}
         self.parked_at: dict[str, str] = {}  # call -> endpoint
@@ -63,9 +64,9 @@ class Schedule:
             ev.Wanted: self._wanted,
             ev.CallerLeft: self._caller_left,
             ev.Settled: self._settled,
-            ev.Ready: self._ready,
-            ev.Failed: self.failed,
-            ev.Late: self._late,
+            ev.Ready: self.starts.ready,
+            ev.Failed: self.starts.failed,
+            ev.Late: self.starts.late,
             ev.Busy: self._busy,
             ev.Exited: self._exited,
             ev.Kept: self.shelf.kept,
@@ -96,6 +97,9 @@ class Schedule:
         """The step of this deadline is a Tick at `at`, unless it is moved before."""
         self._deadlines.set((kind, key), at)
 
+    def not_due(self, kind: str, key: str) -> None:
+        self._deadlines.clear((kind, key))
+
     def next_deadline(self) -> float | None:
         return self._deadlines.next()
 
@@ -118,7 +122,7 @@ class Schedule:
             self._grant(e.call, replica, False, 0.0)
             return self._grow(line, now) if line.settings.max_replicas > 1 else None
         error = line.backing_off(now)
-        if error is not None and not any(line.current(State.STARTING)):  # 4
+        if error is not None and not any(line.current(State.STARTING, State.PAUSED)):  # 4
             return self._refuse(e.call, error)
         if len(line.parked) >= line.settings.max_queue and not e.again:  # 5
             return self._refuse(e.call, queue_full(line, now))
@@ -157,49 +161,12 @@ class Schedule:
         if replica.state is State.STOPPED:
             return
         replica.last_finish = now
-        self.after_work(self.lines[replica.endpoint], replica, now)
+        line = self.lines[replica.endpoint]
+        if replica.state is State.PAUSED and e.tasks:  # told while it was being frozen
+            return self.starts.resume(line, replica, now)
+        self.after_work(line, replica, now)
 
     # Replicas
-
-    def _ready(self, e: ev.Ready, now: float) -> None:
-        replica = self.replicas[e.replica]
-        line = self.lines[replica.endpoint]
-        replica.move(Move.READY, now)
-        if replica.state is State.STOPPING:
-            return  # law 6: the stop is under way
-        self._deadlines.clear(("start", replica.id))
-        replica.limit = line.limit = replica.settings.concurrency or e.limit
-        replica.phases = e.phases
-        replica.ready_at = replica.last_finish = now
-        line.starts.append(now - replica.started_at)
-        took = now - replica.started_at
-        ready = f"replica {replica.id} was ready after {took:.3f} s"
-        if replica.trial:
-            self.emit(Note(line.name, "tried", f"{ready}, on trial", replica.id, took, e.phases))
-            self.emit(Proved(line.name, replica.revision, replica.id))
-            return
-        line.failures, line.error = 0, None
-        line.cold_starts += 1
-        self.emit(Note(line.name, "woke", ready, replica.id, took, e.phases))
-        self._serve(line, replica, now)
-        self._rest(replica, now)
-
-    def failed(self, e: ev.Failed, now: float) -> None:
-        replica = self.replicas[e.replica]
-        if replica.state is State.STOPPING:
-            return
-        replica.move(Move.STOP, now)
-        self._deadlines.clear(("start", replica.id))
-        self._start_ended(replica, start_failed(self.lines[replica.endpoint], e.reason, e.log), now)
-        self._stop(replica)
-
-    def _late(self, e: ev.Late, now: float) -> None:
-        replica = self.replicas.get(e.replica)
-        if replica is not None and replica.state is State.STARTING:  # else it was ready, or over, in the last moment
-            replica.move(Move.STOP, now)
-            error = start_timeout(self.lines[replica.endpoint], now - replica.started_at, e.log)
-            self._start_ended(replica, error, now)
-            self._stop(replica)
 
     def _exited(self, e: ev.Exited, now: float) -> None:
         replica = self.replicas[e.replica]
@@ -208,70 +175,35 @@ class Schedule:
         before = replica.state
         replica.move(Move.EXIT, now)
         replica.tasks = 0
-        for kind in ("start", "idle", "drain"):
+        if replica.revision == line.revision:
+            line.ended_at = now
+        for kind in ("start", "idle", "drain", "keep"):
             self._deadlines.clear((kind, replica.id))
         if before is State.STARTING:
-            self._start_ended(replica, start_failed(line, f"it {how}", e.log), now)
+            self.starts.ended(replica, start_failed(line, f"it {how}", e.log), now)
         elif before is State.STOPPING and not (replica.why is Why.BROKEN and e.status):
             self._note_life(replica, "ended", f"has ended ({replica.why or 'it could not start'})", now)
         else:
             self._note_life(replica, "died", how, now)
+            line.lost(replica, f"its {'frozen' if before is State.PAUSED else 'last'} replica died: it {how}")
             if replica.trial:
-                self._disprove(line, replica, start_failed(line, f"it {how} after its start", e.log))
+                self.disprove(line, replica, start_failed(line, f"it {how} after its start", e.log))
         self._forget(line, replica)
         if line.name in self.lines:
-            self.start_if_short(line, now)
+            self.starts.if_short(line, now)
         was_leaving = replica.id in line.leaving
         line.leaving.discard(replica.id)
         if line.asleep() or (was_leaving and not line.leaving):
             self.emit(Asleep(line.name))
 
-    def _start_ended(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:
-        """A start did not lead to a replica. The parked are refused unless another replica will serve them: law 5."""
-        line = self.lines[replica.endpoint]
-        self.emit(Note(line.name, "start_failed", error.message, replica.id, now - replica.started_at))
-        if replica.trial:
-            return self._disprove(line, replica, error)
-        if replica.revision != line.revision or line.removed:
-            return
-        kept = type(error)(error.message, detail=error.detail)
-        line.start_failed(kept, now)
-        error.retry_after = kept.retry_after
-        if not any(line.current(State.STARTING, State.READY)):
-            self.refuse_parked(line, error)
-
     def _grow(self, line: Line, now: float) -> None:
         """What the load is worth now is remembered for the window, and what is short of it is started."""
         if line.settings.max_replicas > 1:
             line.window.note(line.worth(), now)
-        self.start_if_short(line, now)
+        self.starts.if_short(line, now)
 
-    def start_if_short(self, line: Line, now: float) -> None:
-        while line.revision is not None and not self.closing and not line.backing_off(now) and line.short():
-            if not self.room.admit(line, now):
-                return
-            self.launch(line, line.revision, line.settings, now)
-
-    def launch(self, line: Line, revision: int, settings: Settings, now: float, trial: bool = False) -> None:
-        """Starts a replica: of the template where there is one, but a trial, which is to learn what a start takes."""
-        replica = Replica(
-            self._name(line.name, revision), line.name, revision, settings, now, trial=trial, started_at=now
-        )
-        template = None if trial else line.usable_template()
-        if template is not None:
-            template.used_at = now
-            replica.template = template.id
-        replica.move(Move.START, now)
-        line.replicas[replica.id] = self.replicas[replica.id] = replica
-        self._deadlines.set(("start", replica.id), now + settings.start_within)
-        if settings.max_replicas > 1:
-            self.due("scale", line.name, now + settings.scale_window / BUCKETS)
-        by = f" from the template {replica.template}" if replica.template else ""
-        self.emit(Note(line.name, "starting", f"replica {replica.id} starts{by}", replica.id))
-        self.emit(Start(replica.id, line.name, revision, replica.template))
-
-    def _stop(self, replica: Replica) -> None:
-        for kind in ("idle", "drain"):
+    def stop(self, replica: Replica) -> None:
+        for kind in ("idle", "drain", "keep"):
             self._deadlines.clear((kind, replica.id))
         self.emit(Stop(replica.id, replica.settings.stop_within))
 
@@ -285,9 +217,11 @@ class Schedule:
         elif replica.state is State.DRAINING and replica.why is Why.ROOM and why is not Why.ROOM:
             self._deadlines.set(("drain", replica.id), now + replica.settings.drain_within)
         replica.why = why
+        if why is not Why.IDLE:
+            line.lost(replica, f"its last replica went: {why}")
         if replica.state is State.DRAINING and not replica.busy:
             replica.move(Move.STOP, now)
-            self._stop(replica)
+            self.stop(replica)
 
     def retire(self, line: Line, replica: Replica, why: Why, now: float) -> None:
         """Ends a replica in whatever state it is, gently where calls run."""
@@ -296,8 +230,10 @@ class Schedule:
             replica.move(Move.STOP, now)
             self._deadlines.clear(("start", replica.id))
             if replica.trial:
-                self._disprove(line, replica, start_failed(line, f"it was stopped: {why}", ()))
-            self._stop(replica)
+                self.disprove(line, replica, start_failed(line, f"it was stopped: {why}", ()))
+            self.stop(replica)
+        elif replica.state is State.PAUSED:
+            self.freezer.drop(line, replica, why, now)
         elif replica.state in (State.READY, State.DRAINING):
             self.drain(line, replica, why, now)
 
@@ -315,8 +251,8 @@ class Schedule:
             self._rest(replica, now)
         elif replica.state is State.DRAINING and not replica.busy:
             replica.move(Move.STOP, now)
-            self._stop(replica)
-            self.start_if_short(line, now)
+            self.stop(replica)
+            self.starts.if_short(line, now)
 
     def _rest(self, replica: Replica, now: float) -> None:
         if not replica.busy:
@@ -340,13 +276,18 @@ class Schedule:
             elif kind == "scale":
                 if (line := self.lines.get(key)) is not None and line.revision is not None:
                     self.rest.scale(line, now)
+            elif kind == "keep":
+                if (paused := self.replicas.get(key)) is not None:
+                    self.freezer.unused(paused, now)
+                else:
+                    self.shelf.unused(key, now)
             elif kind != "turn":  # a turn's end is seen to by `feed`, after the step
                 replica = self.replicas[key]
                 line = self.lines[replica.endpoint]
                 if kind == "drain":
                     replica.move(Move.STOP, now)
-                    self._stop(replica)
-                    self.start_if_short(line, now)
+                    self.stop(replica)
+                    self.starts.if_short(line, now)
                 elif replica.state is State.READY and not replica.busy and not replica.trial:
                     self.rest.idled(line, replica, now)
 
@@ -360,7 +301,7 @@ class Schedule:
     # Small steps
 
     def _note_life(self, replica: Replica, kind: str, what: str, now: float) -> None:
-        life = now - replica.started_at
+        life = now - replica.born_at
         text = f"replica {replica.id} {what}, {life:.1f} s after it was started"
         self.emit(Note(replica.endpoint, kind, text, replica.id, life))
 
@@ -382,7 +323,7 @@ class Schedule:
             self._unpark(line, call)
             self._refuse(call, error)
 
-    def _disprove(self, line: Line, replica: Replica, error: TorporError) -> None:
+    def disprove(self, line: Line, replica: Replica, error: TorporError) -> None:
         replica.trial = False
         self.emit(Disproved(line.name, replica.revision, error))
 

@@ -7,7 +7,20 @@ from itertools import count
 from typing import Any, TypeVar
 
 from router.core import events as ev
-from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Overdue, Proved, Refuse, Start, Stop
+from router.core.effects import (
+    Disproved,
+    Drop,
+    Effect,
+    Grant,
+    Keep,
+    Overdue,
+    Pause,
+    Proved,
+    Refuse,
+    Resume,
+    Start,
+    Stop,
+)
 from router.core.schedule import Schedule
 from router.core.settings import Settings
 
@@ -69,6 +82,14 @@ def starts(effects: list[Effect]) -> list[str]:
 
 def stops(effects: list[Effect]) -> list[str]:
     return [e.replica for e in only(Stop, effects)]
+
+
+def pauses(effects: list[Effect]) -> list[str]:
+    return [e.replica for e in only(Pause, effects)]
+
+
+def resumes(effects: list[Effect]) -> list[str]:
+    return [e.replica for e in only(Resume, effects)]
 
 
 def kept(effects: list[Effect]) -> list[str]:

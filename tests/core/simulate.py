@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from router.core import events as ev
-from router.core.effects import Drop, Effect, Grant, Keep, Refuse, Start, Stop
+from router.core.effects import Drop, Effect, Grant, Keep, Pause, Refuse, Resume, Start, Stop
 from tests.core.play import Play
+
+RESUME_TAKES = 0.02  # seconds
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Seen:
 
     starts: list[float] = field(default_factory=list)
     stops: list[float] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+    resumes: list[float] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     waits: dict[str, list[float]] = field(default_factory=dict)  # of each endpoint's calls, until their grant
     counts: list[tuple[float, int]] = field(default_factory=list)  # replicas that run, at each change
@@ -93,6 +97,11 @@ class Simulation:
                     self._count(1, self.seen.starts)
                     self.seen.loading += self._start_takes
                     self._at(self._time + self._start_takes, ev.Ready(replica))
+                case Pause():
+                    self._count(-1, self.seen.pauses)
+                case Resume(replica=replica):
+                    self._count(1, self.seen.resumes)
+                    self._at(self._time + RESUME_TAKES, ev.Ready(replica))
                 case Stop(replica=replica):
                     self._ending.add(replica)
                     self._count(-1, self.seen.stops)

@@ -60,8 +60,12 @@ class Pair:
                 self.tell(ev.Ready(starting[0], rng.choice((None, 1, 2))))
             case 10 if stopping := [r.id for r in replicas if r.state is State.STOPPING]:
                 self.tell(ev.Exited(stopping[0], 0))
+            case 10 if paused := [r.id for r in replicas if r.state is State.PAUSED]:
+                self.tell(ev.Exited(paused[0], -9))
             case 11 if rng.random() < 0.2:
-                self.tell(ev.Deployed("e", self.calls, Settings(idle_after=2, max_replicas=2, drain_within=3)))
+                self.tell(
+                    ev.Deployed("e", self.calls, Settings(idle_after=2, max_replicas=2, drain_within=3, sleep="pause"))
+                )
             case _:
                 seconds = rng.choice((0.1, 1, 4))
                 # Two replicas that are due at the same instant may be told in either order.
@@ -69,10 +73,11 @@ class Pair:
         assert state(self.plain) == state(self.short)
 
 
+@pytest.mark.parametrize("sleep", ["auto", "pause"])
 @pytest.mark.parametrize("seed", range(8))
-def test_with_and_without_events_a_schedule_lives_the_same_life(seed: int) -> None:
+def test_with_and_without_events_a_schedule_lives_the_same_life(seed: int, sleep: str) -> None:
     pair = Pair(seed)
-    pair.tell(ev.Deployed("e", 0, Settings(idle_after=2, max_replicas=2, concurrency=1, drain_within=3)))
+    pair.tell(ev.Deployed("e", 0, Settings(idle_after=2, max_replicas=2, concurrency=1, drain_within=3, sleep=sleep)))
     for _ in range(1500):
         pair.step()
     assert min(pair.reserved, pair.released) > 20, "the short steps were hardly taken"

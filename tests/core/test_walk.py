@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
 from router.core import events as ev
-from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Proved, Refuse, Start, Stop
+from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Pause, Proved, Refuse, Resume, Start, Stop
 from router.core.lifecycle import IllegalMove
 from router.core.settings import Settings
 from tests.core.play import Play
@@ -25,12 +26,15 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.play = Play(memory=LIMIT if seed % 2 else None)
+        self.rare = 0.05 if seed % 4 >= 2 else 1.0  # in half of the worlds little goes wrong, and little is deployed
         self.templates: set[str] = set()
         self.loaded: set[str] = set()
         self.told_to_end: set[str] = set()
         self.running: set[str] = set()
         self.ready: set[str] = set()
+        self.frozen: set[str] = set()
         self.told_to_stop: set[str] = set()
+        self.seen: Counter[str] = Counter()
         self.waiting: dict[str, str] = {}
         self.leases: list[str] = []
         self.answered: set[str] = set()
@@ -45,6 +49,7 @@ class World:
             assert snapshot(self.play) == before, f"{event} raised and changed something"
             return
         for effect in effects:
+            self.seen[type(effect).__name__] += 1
             self.perform(effect)
         self.check()
 
@@ -54,6 +59,14 @@ class World:
                 assert replica not in self.running
                 assert template is None or template in self.loaded - self.told_to_end
                 self.running.add(replica)
+            case Pause(replica=replica):
+                assert replica in self.ready - self.frozen - self.told_to_stop
+                assert replica not in self.leases
+                self.ready.remove(replica)
+                self.frozen.add(replica)
+            case Resume(replica=replica):
+                assert replica not in self.told_to_stop
+                self.frozen.remove(replica)
             case Keep(template=template):
                 assert template not in self.templates
                 self.templates.add(template)
@@ -65,6 +78,7 @@ class World:
                 assert replica in self.running
                 assert replica not in self.told_to_stop, "stopped twice"
                 self.told_to_stop.add(replica)
+                self.frozen.discard(replica)
             case Grant(call=call, replica=replica):
                 self.answer(call)
                 assert replica in self.ready
@@ -94,11 +108,17 @@ class World:
             assert (replica.state is State.STOPPING) <= (replica.id in self.told_to_stop)
             if replica.id in self.told_to_stop and replica.id in self.running:
                 assert replica.state is State.STOPPING
+        assert {r.id for r in schedule.replicas.values() if r.state is State.PAUSED} == self.frozen
         assert set(schedule.shelf.templates) == self.templates
         for line in schedule.lines.values():
             assert line.template is None or line.template.id in self.templates - self.told_to_end
             alive_now = list(line.current(State.STARTING, State.READY, State.DRAINING))
             assert len(alive_now) <= line.settings.max_replicas
+            if (paused := line.paused()) is not None:
+                assert not alive_now
+                assert not line.parked
+                assert line.name not in schedule.room.hungry
+                assert not paused.busy
             if line.parked:
                 hungry = line.name in schedule.room.hungry
                 assert alive_now or hungry or any(r.why for r in line.replicas.values()), "calls wait and nobody comes"
@@ -121,23 +141,24 @@ class World:
                 lease = rng.choice(self.leases)
                 self.leases.remove(lease)
                 self.tell(ev.Settled(lease, broken=rng.random() < 0.1))
-            case 7 | 8 if fresh := sorted(self.running - self.ready):
+            case 7 | 8 if fresh := sorted(self.running - self.ready - self.frozen):
                 replica = rng.choice(fresh)
                 self.ready.add(replica)
-                if rng.random() < 0.8:
+                if rng.random() > 0.2 * self.rare:
                     self.tell(ev.Ready(replica, rng.choice((None, 1, 3))))
                 else:
                     self.tell(ev.Failed(replica, "as it happens"))
-            case 9 if self.running:
+            case 9 if self.told_to_stop & self.running or (self.running and rng.random() < self.rare):
                 dying = sorted(self.told_to_stop & self.running) or sorted(self.running)
                 replica = rng.choice(dying)
                 self.running.remove(replica)
+                self.frozen.discard(replica)
                 self.tell(ev.Exited(replica, rng.choice((0, 1, -9))))
-            case 10:
+            case 10 if rng.random() < 0.3:
                 self.tell(ev.Slept(name, force=rng.random() < 0.5))
-            case 11:
+            case 11 if rng.random() < self.rare:
                 self.deploy(name)
-            case 12 if rng.random() < 0.15:
+            case 12 if rng.random() < 0.15 * self.rare:
                 self.tell(ev.Removed(name))
             case 13 if self.running | self.templates:
                 alive = sorted(self.running) + sorted(self.templates)
@@ -150,11 +171,18 @@ class World:
                 template = rng.choice(sorted(self.told_to_end & self.templates) or sorted(self.templates))
                 self.templates.remove(template)
                 self.tell(ev.Unkept(template, rng.choice((None, None, "it holds a socket"))))
+            case 16 if self.frozen and rng.random() < 0.3:
+                replica = rng.choice(sorted(self.frozen))
+                self.tell(rng.choice((ev.Failed(replica, "it cannot be frozen"), ev.Busy(replica, 1))))
+            case 16 if up := sorted(self.ready & self.running):
+                self.tell(ev.Busy(rng.choice(up), rng.choice((0, 0, 1))))
             case _:
                 self.tell(ev.Tick())
 
     def size(self, name: str) -> int:
-        return SIZE // 5 if name in self.templates else SIZE * self.rng.choice((1, 1, 1, 3))
+        if name in self.templates:
+            return SIZE // 5
+        return SIZE * (self.rng.choice((1, 1, 1, 3)) if self.rare == 1.0 else 1)
 
     def deploy(self, name: str) -> None:
         settings = Settings(
@@ -165,7 +193,8 @@ class World:
             max_queue=self.rng.choice((1, 8)),
             drain_within=self.rng.choice((0.5, 30)),
             min_replicas=self.rng.choice((0, 0, 0, 1)),
-            sleep=self.rng.choice(("auto", "deep", "template")),
+            sleep=self.rng.choice(("auto", "deep", "template", "pause", "pause")),
+            keep_for=self.rng.choice((0.0, 1.0, 60.0)),
             scale_window=self.rng.choice((1.0, 20.0)),
             memory_limit=self.rng.choice((0, 0, 2 * SIZE)),
         )
@@ -178,19 +207,31 @@ class World:
             self.tell(ev.Abandoned(name))
 
 
+def walked(seed: int) -> World:
+    world = World(seed)
+    for name in NAMES:
+        world.tell(ev.Deployed(name, 0, Settings(idle_after=1, sleep="pause" if seed % 3 else "auto")))
+    for _ in range(800):
+        world.step()
+    return world
+
+
 def snapshot(play: Play) -> str:
     schedule = play.schedule
     shelf, room = schedule.shelf.templates, schedule.room.hungry
     return repr((schedule.lines, schedule.replicas, schedule.parked_at, shelf, room))
 
 
+def test_the_walk_comes_by_every_rung() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(16):
+        seen += walked(seed).seen
+    assert min(seen[kind] for kind in ("Start", "Stop", "Pause", "Resume", "Grant", "Refuse")) > 30, seen
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_the_invariants_hold_on_a_random_walk(seed: int) -> None:
-    world = World(seed)
-    for name in NAMES:
-        world.tell(ev.Deployed(name, 0, Settings(idle_after=1)))
-    for _ in range(400):
-        world.step()
+    world = walked(seed)
     world.tell(ev.ShutDown())
     for _ in range(3):
         world.play.now += 100
