@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.launch.container.api import Kind
-from router.launch.container.devices import environment, number, request
+from router.launch.container.devices import aside, environment, number, request
 from torpor.errors import EngineFailed
 
 RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "recorded/devices.json").read_text())
@@ -22,10 +22,19 @@ def test_an_engine_is_asked_as_recorded(recorded: dict[str, Any]) -> None:
     assert environment(kind, recorded["cards"]) == recorded["Env"]
 
 
-@pytest.mark.parametrize("version", ["4.3.1", "4.9.3", "5.3.2"])
-def test_an_engine_that_would_leave_the_card_out_is_not_asked(version: str) -> None:
-    with pytest.raises(EngineFailed, match=f"podman {version} would make the container without its GPU.*5.4\n"):
-        request(Kind("podman", version, False, True), ["GPU-a"])
+def test_an_engine_without_cdi_is_not_asked() -> None:
+    with pytest.raises(EngineFailed, match=r"podman 4\.0\.3 hands no GPU over: it knows CDI from 4\.1 on\n"):
+        request(Kind("podman", "4.0.3", False, True), ["GPU-a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "own"),
+    [("podman", "4.3.1", True), ("podman", "5.3.2", True), ("podman", "5.4.0", False), ("docker", "24.0.7", False)],
+)
+def test_podman_is_asked_in_its_own_api_where_the_other_would_leave_the_card_out(
+    name: str, version: str, own: bool
+) -> None:
+    assert aside(Kind(name, version, False, True)) is own
 
 
 @pytest.mark.parametrize(
