@@ -15,13 +15,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import torpor
 from router.core.events import Event, Kept, Ready, Unkept
 from router.disk import disk
 from router.launch.children import Children, Forked
 from router.launch.container.api import ContainerApi
 from router.launch.container.box import Box
 from router.launch.container.owner import give, let_read
+from router.launch.container.package import package
 from router.launch.container.platform import Platform
 from router.launch.container.spec import RUN, Place, config, mounted
 from router.launch.files import VARIABLE
@@ -196,7 +196,8 @@ class ContainerLauncher(Children):
             kind = await self._api.kind()
             with disk(self._folder):
                 await asyncio.to_thread(self._furnish, box.folder, state, plan)
-            place = Place(box.folder, state, Path(torpor.__file__).parent, self._home)
+                own = await asyncio.to_thread(package, self._folder)
+            place = Place(box.folder, state, own, self._home)
             self._platform.used()
             platform = self._platform.id()
             await box.create(config(plan, kind, platform, place, self._limit), f"torpor-{platform}-{box.id}")
