@@ -35,6 +35,8 @@ debian() {
   mirror=$(sed -n 's/^URIs: *//p' "$SOURCES" | head -n 1)
   echo "making $DEBIAN from this machine's mirror"
   debootstrap --variant=minbase bookworm "$work/root" "$mirror" >"$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; exit 1; }
+  # As in the official image: what apt downloads and reckons is not kept.
+  echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' >"$work/root/etc/apt/apt.conf.d/docker-clean"
   rm -rf "$work"/root/var/cache/apt/*.bin "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/*
   tar -C "$work/root" -c . | "$ENGINE" import - "$DEBIAN" >/dev/null
 }
