@@ -1,4 +1,4 @@
-"""The package that containers get: the router's own, or, of a router in a container, a copy that the engine can mount."""
+"""The package that containers get: the router's own, or, of a router in a container, a copy the engine can mount."""
 
 from __future__ import annotations
 
