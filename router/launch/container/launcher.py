@@ -7,6 +7,7 @@ endpoint keeps (a template of the schedule). What it is told and what it says ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -54,6 +55,7 @@ class ContainerLauncher(Children):
         self._made: dict[str, tuple[Plan, Box]] = {}  # by line: made, and not started
         self._ahead: dict[str, Plan] = {}  # by line: that have one made ahead
         self._making: dict[str, asyncio.Lock] = {}
+        self._coming: dict[str, Box] = {}  # by replica: of its own, and on its way
         self._readable: set[Path] = set()  # what the containers' user has been let to read
         self._work: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -84,13 +86,22 @@ class ContainerLauncher(Children):
         kept = self._kept.get(template) if template else None
         if kept is not None and kept.alive:
             return kept
-        return await self._started(plan)
+        try:
+            return await self._started(plan, replica)
+        finally:
+            self._coming.pop(replica, None)
 
     async def _left(self, parent: Forker) -> None:
         if isinstance(parent, Box) and not parent.template:
             self._bury(parent)
 
     async def stop(self, replica: str, within: float) -> None:
+        """One whose container does not come up in that time is not awaited for longer."""
+        if (under_way := self._starting.get(replica)) is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(under_way.wait(), within)
+            if (coming := self._coming.get(replica)) is not None:
+                coming.kill()
         forked = self._replicas.get(replica)
         if forked is not None and isinstance(forked.server, Box) and forked.server.frozen:
             try:
@@ -172,7 +183,7 @@ class ContainerLauncher(Children):
 
     # Containers
 
-    async def _started(self, plan: Plan) -> Box:
+    async def _started(self, plan: Plan, replica: str = "") -> Box:
         async with self._making.setdefault(plan.endpoint, asyncio.Lock()):
             made = self._made.get(plan.endpoint)
             if made is not None and made[0].revision == plan.revision:
@@ -180,6 +191,8 @@ class ContainerLauncher(Children):
                 box = made[1]
             else:
                 box = await self._make(plan)
+        if replica:
+            self._coming[replica] = box
         try:
             await box.start()
         except BaseException:
