@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.launch.container import devices
 from router.launch.container.api import Kind
 from router.launch.container.devices import aside, environment, number, request
 from torpor.errors import EngineFailed
@@ -35,6 +36,21 @@ def test_podman_is_asked_in_its_own_api_where_the_other_would_leave_the_card_out
     name: str, version: str, own: bool
 ) -> None:
     assert aside(Kind(name, version, False, True)) is own
+
+
+@pytest.mark.parametrize(
+    ("info", "api", "named"),
+    [
+        ({}, "1.41", False),
+        ({"CDISpecDirs": []}, "1.44", False),
+        ({"CDISpecDirs": ["/etc/cdi"]}, "1.44", True),
+        ({"CDISpecDirs": ["/etc/cdi"]}, "1.50", False),
+        ({"CDISpecDirs": ["/etc/cdi"], "DiscoveredDevices": [{"Source": "cdi", "ID": "a.b/net=0"}]}, "1.50", False),
+        ({"CDISpecDirs": ["/etc/cdi"], "DiscoveredDevices": [{"ID": "nvidia.com/gpu=GPU-a"}]}, "1.50", True),
+    ],
+)
+def test_docker_is_asked_by_cdis_names_where_it_has_them(info: dict[str, Any], api: str, named: bool) -> None:
+    assert devices.named(info, api) is named
 
 
 @pytest.mark.parametrize(

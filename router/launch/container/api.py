@@ -82,7 +82,7 @@ class ContainerApi:
             names = [str(each.get("Name", "")).lower() for each in version.get("Components") or ()]
             name = "podman" if any("podman" in each for each in names) else "docker"
             rootless = bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
-            cdi = name == "podman" or bool(info.get("CDISpecDirs"))
+            cdi = name == "podman" or devices.named(info, str(version.get("ApiVersion", "")))
             self._kind = Kind(name, str(version.get("Version", "")), rootless, cdi)
         return self._kind
 

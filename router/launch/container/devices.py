@@ -22,7 +22,7 @@ other devices; no machine with a card was at hand. Where SELinux is enforced, co
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torpor.errors import EngineFailed
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 KIND = "nvidia.com/gpu"
 CDI_PODMAN = (4, 1)  # knows CDI
 CDI_COMPATIBLE = (5, 4)  # and its Docker API hands on what is asked for
+LISTED = (1, 50)  # of Docker's API
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 
@@ -51,6 +52,17 @@ def request(kind: Kind, cards: Sequence[str]) -> dict[str, Any]:
     # With a driver named, capabilities choose what of the driver's libraries comes with the device.
     capabilities = [["gpu", "compute", "utility"]]
     return {"DeviceRequests": [{"Driver": "nvidia", "DeviceIDs": list(cards), "Capabilities": capabilities}]}
+
+
+def named(info: Mapping[str, Any], api: str) -> bool:
+    """Whether Docker has cards by CDI's names, of its answers to `info` and the version of its API.
+
+    On by default says nothing about a specification being there; from 1.50 on it tells the devices that it found.
+    """
+    if not info.get("CDISpecDirs"):
+        return False
+    found = info.get("DiscoveredDevices") or ()
+    return number(api) < LISTED or any(str(each.get("ID", "")).startswith(f"{KIND}=") for each in found)
 
 
 def aside(kind: Kind) -> bool:
