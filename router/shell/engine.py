@@ -288,6 +288,8 @@ class Engine:
     async def sleep(self, endpoint: str, force: bool = False) -> None:
         """Returns when no replica of the endpoint runs. Raises Conflict while calls run or wait, unless forced."""
         await self._when_asleep(endpoint, ev.Slept(endpoint, force))
+        if (line := self.schedule.lines.get(endpoint)) is not None and (paused := line.paused()) is not None:
+            await self.efforts.turned(paused.id)
 
     async def remove(self, endpoint: str, heir: str | None = None) -> None:
         """Returns when the endpoint is gone and its calls are drained. `heir`: who serves those that wait for it."""

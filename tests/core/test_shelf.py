@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from router.core import events as ev
-from router.core.effects import Start
+from router.core.effects import Note, Start
 from router.core.settings import Settings
 from tests.core.play import Play, dropped, kept, only, starts
 
@@ -107,3 +107,68 @@ def test_all_templates_end_with_the_router() -> None:
     play = Play()
     template = asleep_with_template(play)
     assert dropped(play.tell(ev.ShutDown())) == [template]
+
+
+def test_keep_for_ends_a_template_that_its_endpoint_did_not_wake_from() -> None:
+    play = Play()
+    template = asleep_with_template(play, keep_for=60)
+    assert dropped(play.later(59)) == []
+    effects = play.later(1)
+    assert dropped(effects) == [template]
+    [note] = only(Note, effects)
+    assert (note.kind, note.text) == ("dropped", f"template {template} goes: it was not needed for 60 s (keep_for)")
+    play.tell(ev.Unkept(template))
+    assert play.schedule.lines["e"].bare == "its template went: it was not needed for 60 s (keep_for)"
+    assert play.schedule.next_deadline() is None
+
+
+def test_keep_for_counts_from_the_last_use() -> None:
+    play = Play()
+    template = asleep_with_template(play, keep_for=60)
+    play.later(50)
+    replica = play.awake()
+    assert dropped(play.later(1)) == []
+    play.tell(ev.Exited(replica, 0))
+    assert dropped(play.later(59)) == []
+    assert dropped(play.later(1)) == [template]
+
+
+def test_an_endpoint_that_is_awake_needs_its_template() -> None:
+    play = Play()
+    template = asleep_with_template(play, keep_for=60)
+    [replica] = starts(play.want("long"))
+    play.tell(ev.Ready(replica))
+    assert dropped(play.later(1000)) == []
+    play.tell(ev.Exited(replica, -9))  # it fell asleep without having been idle
+    assert dropped(play.later(120)) == [template]
+
+
+def test_keep_for_0_is_for_ever_and_one_that_is_given_up_is_not_given_up_again() -> None:
+    play = Play()
+    asleep_with_template(play, keep_for=0)
+    assert dropped(play.later(1e9)) == []
+    play.deployed("other", sleep="template", keep_for=60)
+    [template] = [name for name in kept(play.effects) if name.startswith("other")]
+    play.tell(ev.Removed("other"))
+    play.tell(ev.Kept(template, 13 * MB))
+    assert dropped(play.later(100)) == []
+
+
+def test_why_nothing_is_kept_is_remembered_until_something_is() -> None:
+    play = Play(memory=100 * MB)
+    play.deployed(idle_after=1, memory=20 * MB)
+    line = play.schedule.lines["e"]
+    replica = play.awake()
+    play.tell(ev.Measured({replica: 20 * MB}, 70 * MB))
+    assert kept(play.later(1)) == []
+    assert line.bare == "no memory was left for its template"
+    play.tell(ev.Exited(replica, 0))
+    assert line.ended_at == play.now
+    play.tell(ev.Measured({}, 10 * MB))
+    replica = play.awake()
+    [template] = kept(play.later(1))
+    assert line.bare == ""
+    play.tell(ev.Kept(template, 13 * MB))
+    play.later(5)
+    play.tell(ev.Unkept(template))
+    assert (line.bare, line.ended_at) == ("its template died", play.now)
