@@ -134,6 +134,7 @@ def build(config: Config) -> Router:
         secrets,
         certificates,
         cards,
+        images,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from router.bentos import requirements_file
 from router.core.artifacts import Artifact, Kind, listed_models
@@ -16,7 +17,7 @@ from router.depot.archive import read_card, size_of
 from router.depot.copies import Key
 from router.launch.environment import key_of, other_python
 from router.shell.repositories import Repositories
-from torpor.errors import TorporError
+from torpor.errors import EngineFailed, EngineUnreachable, InvalidService, NotFound, TorporError
 
 AGE = 3600.0  # seconds
 UPLOAD_AGE = 86400.0  # seconds that a client may take for an upload past the router
@@ -24,7 +25,7 @@ UPLOAD_AGE = 86400.0  # seconds that a client may take for an upload past the ro
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """One thing that can go. `kind`: bento, model, object (bytes that no version has), environment, upload."""
+    """One thing that can go. `kind`: bento, model, object (bytes that no version has), environment, upload, image."""
 
     kind: str
     name: str
@@ -35,13 +36,44 @@ class Unused:
         return f"{self.kind} {self.name}"
 
 
+class Image(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class Images(Protocol):
+    """The platform's, in a container engine. All of them raise EngineUnreachable where none is."""
+
+    async def key(self, bento: Path) -> str:
+        """Of a bento's image. Raises InvalidService."""
+        ...
+
+    async def key_of_given(self, given: str) -> str: ...
+
+    async def unused(self, in_use: set[str], before: float) -> Sequence[Image]:
+        """`in_use`: keys, or tags of bentos. `before`: seconds since the epoch."""
+        ...
+
+    async def remove(self, name: str) -> bool: ...
+
+
 class Garbage:
     """`environments`: the folder of the installed ones. `clock`: seconds since the epoch."""
 
-    def __init__(self, repositories: Repositories, environments: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        repositories: Repositories,
+        environments: Path,
+        clock: Callable[[], float] = time.time,
+        images: Images | None = None,
+    ) -> None:
         self._repositories = repositories
         self._environments = environments
         self._clock = clock
+        self._images = images
 
     async def unused(self, in_use: set[str]) -> list[Unused]:
         """`in_use`: the tags of bentos that revisions run on, or are about to."""
@@ -63,7 +95,7 @@ class Garbage:
         too_old = self._clock() - AGE
         out += [Unused("object", d, o.size) for d, o in sizes.items() if d not in of_rows and o.at < too_old]
         out += await asyncio.to_thread(lambda: list(self._unused_environments(keep)))
-        return out + await self._uploads()
+        return out + await self._unused_images(keep) + await self._uploads()
 
     async def free(self, in_use: set[str], only: Iterable[str] | None = None) -> list[Unused]:
         """Frees what is unused, of it only what `only` names by title; what was freed."""
@@ -80,6 +112,9 @@ class Garbage:
             return await asyncio.to_thread(_removed, self._environments / each.name)
         if each.kind == "object":
             return await self._free_object(each.name)
+        if each.kind == "image":
+            assert self._images is not None
+            return await self._images.remove(each.name)
         if each.kind == "upload":
             assert self._repositories.depot.direct is not None
             place, _, upload = each.name.partition("?")
@@ -143,10 +178,35 @@ class Garbage:
                     found[key] = size_of(folder)
         return found
 
+    async def _unused_images(self, keep: set[Key]) -> list[Unused]:
+        """None where no engine answers: nothing can be freed there."""
+        if self._images is None:
+            return []
+        try:
+            in_use = await self._images_in_use(self._images, self._bentos(keep))
+            found = await self._images.unused(in_use, self._clock() - AGE)
+        except (EngineUnreachable, EngineFailed):
+            return []
+        return [Unused("image", each.name, each.size) for each in found]
+
+    async def _images_in_use(self, images: Images, bentos: set[Key]) -> set[str]:
+        found = set()
+        for kind, name, version in bentos:
+            copy = await asyncio.to_thread(self._repositories.copies.of(kind).find, name, version)
+            try:
+                found.add(await images.key(copy) if copy is not None else f"{name}:{version}")
+            except (InvalidService, NotFound):  # a broken one has no image
+                continue
+        return found | {await images.key_of_given(each) for each in await self._repositories.rows.images_of_revisions()}
+
+    def _bentos(self, keep: set[Key]) -> set[Key]:
+        """What is kept, and what was asked for lately: it may be on its way to a revision."""
+        asked = {key for key, at in self._repositories.copies.asked.items() if self._young(at)}
+        return {key for key in keep | asked if key[0] is Kind.BENTO}
+
     def _unused_environments(self, keep: set[Key]) -> Iterable[Unused]:
         """Blocks."""
-        asked = {key for key, at in self._repositories.copies.asked.items() if self._young(at)}
-        wanted = {self._environment(key) for key in keep | asked if key[0] is Kind.BENTO}
+        wanted = {self._environment(key) for key in self._bentos(keep)}
         for folder in sorted(self._environments.glob("*")):
             if folder.name not in wanted and folder.is_dir() and not self._young(folder.stat().st_mtime):
                 yield Unused("environment", folder.name, size_of(folder))

@@ -27,6 +27,7 @@ from router.core.split import Variant, endpoint_of
 from router.core.tokens import ADMIN
 from router.garbage import Garbage
 from router.launch.cards import Cards
+from router.launch.container.images import Images
 from router.launch.launchers import Launchers
 from router.launch.logs import Logs
 from router.launch.machine import memory
@@ -78,6 +79,7 @@ class Router:
     secrets: Secrets
     certificates: Certificates | None
     cards: Cards
+    images: Images
     started_at: float = field(default_factory=time.time)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -156,7 +158,7 @@ class Router:
             deploys=self.deploys,
             metrics=self._metrics(),
             repositories=self.pushed.repositories,
-            garbage=Garbage(self.pushed.repositories, self.config.data / "environments"),
+            garbage=Garbage(self.pushed.repositories, self.config.data / "environments", images=self.images),
             logs=self.logs,
             views=views,
             door=self.door,

@@ -71,6 +71,8 @@ class Rows(Protocol):
 
     async def bentos_of_revisions(self) -> set[str]: ...
 
+    async def images_of_revisions(self) -> set[str]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Said:

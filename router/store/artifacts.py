@@ -77,6 +77,11 @@ class Artifacts:
         """The tags that revisions run on: live ones, and those that are kept to go back to."""
         return await self._read(lambda connection: set(connection.scalars(select(revisions.c.bento).distinct())))
 
+    async def images_of_revisions(self) -> set[str]:
+        """The references of images that revisions were given, in place of ones built from their bentos."""
+        told = await self._read(lambda connection: list(connection.scalars(select(revisions.c.settings))))
+        return {settings["image"] for settings in told if settings.get("image")}
+
     async def _read(self, run: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._store.read, run)
 

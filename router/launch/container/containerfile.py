@@ -6,17 +6,22 @@ itself reads it: both are mounted when it runs, so bentos that ask for the same 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
 import re
 import shlex
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+import router
 from router.core.artifacts import Kind
 from router.depot.archive import read_card
 from router.launch.environment import own_pins
@@ -31,6 +36,18 @@ READ = ("image", "docker", "conda", "envs")  # of bento.yaml: what the Dockerfil
 WHEN = 1577836800  # of all files in a context: layers are found again, and zip archives know no year before 1980
 EXECUTABLE, PLAIN = 0o755, 0o644
 FROM = re.compile(r"^FROM[ \t]+(?:--\S+[ \t]+)*(\S+).*$", re.MULTILINE | re.IGNORECASE)
+
+PASSING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from router.launch.container.containerfile import dockerfile, recipe
+from torpor.errors import InvalidService
+try:
+    print(dockerfile(recipe(Path(sys.argv[2]), sys.argv[3])), end="")
+except InvalidService as error:
+    sys.exit(str(error))
+"""
 
 # Behind each FROM: no package cache stays in a layer, and a layer that a failed build left is known as the platform's.
 HEAD = """\
@@ -129,7 +146,7 @@ def _mode(path: Path) -> int:
 def dockerfile(made: Recipe) -> str:
     """As BentoML's generator makes it, with what the host runs on in the router's own versions behind it.
 
-    Imports BentoML's own part of that, some 13 MB: see to it that a passing process does. Raises InvalidService.
+    Imports some 13 MB of BentoML: `dockerfile_of` has a passing process do it. Raises InvalidService.
     """
     from bentoml.exceptions import BentoMLException
     from jinja2 import TemplateError
@@ -147,6 +164,27 @@ def dockerfile(made: Recipe) -> str:
 
 def head(platform: str) -> str:
     return labels({PLATFORM: platform}) + HEAD
+
+
+async def dockerfile_of(made: Recipe) -> str:
+    """The same, made by a process that ends with it. Raises InvalidService."""
+    root = str(Path(router.__file__).parent.parent)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-c", PASSING, root, str(made.bento), made.platform),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        text, said = await process.communicate()
+    except BaseException:
+        process.kill()
+        with anyio.CancelScope(shield=True):
+            await process.wait()
+        raise
+    if process.returncode != 0:
+        raise InvalidService(said.decode(errors="replace").strip())
+    return text.decode()
 
 
 def labels(told: dict[str, str]) -> str:

@@ -157,8 +157,8 @@ def completion(image: str, user: str, found: Given, platform: str) -> str:
     steps = [f"FROM {image}", head(platform), "ARG PIP_BREAK_SYSTEM_PACKAGES=1", "USER root"]
     if found.missing:
         steps.append(f"RUN {json.dumps(install[found.installer])}")
-    if found.called != PYTHONS[0]:  # it is started as python
-        link = f"import os; os.symlink({python!r}, '/usr/local/bin/{PYTHONS[0]}')"
+    if found.called != PYTHONS[0]:  # beside it: an interpreter finds its environment by where it was started
+        link = "import os, sys; at, name = os.path.split(sys.executable); os.symlink(name, os.path.join(at, 'python'))"
         steps.append(f"RUN {json.dumps([python, '-c', link])}")
     told = {KEY: completion_key(image, platform), BASE: image}
     return "\n".join([*steps, f"USER {user or 'root'}", labels(told)])

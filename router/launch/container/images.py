@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,11 +15,10 @@ from secrets import token_hex
 from typing import Any
 
 import anyio
-import anyio.to_process
 
 from router.disk import disk, full, says_full
 from router.launch.container.api import ContainerApi
-from router.launch.container.containerfile import BASE, KEY, PLATFORM, Files, Recipe, dockerfile, pack, recipe
+from router.launch.container.containerfile import BASE, BENTO, KEY, PLATFORM, Files, Recipe, dockerfile_of, pack, recipe
 from router.launch.container.flights import Flights, Tell
 from router.launch.container.given import completion, completion_key, look
 from router.shell.request import Needs
@@ -26,6 +26,7 @@ from torpor.errors import EngineFailed, InvalidService, TorporError
 
 BUILT, COMPLETED = "torpor-bento", "torpor-given"  # the repositories of their tags
 LAST_LINES = 8
+STEP = re.compile(r"STEP \d+/\d+: ", re.IGNORECASE)
 SPOOLED = "image-"  # what the files of a build in the spool begin with
 ENGINE = Path("the container engine")
 
@@ -43,7 +44,7 @@ class BuildFailed(Exception):
 
 
 class Images:
-    """`network`: of the builds' steps, None for the engine's own. `spool`: where contexts are packed."""
+    """`network`: of the builds' steps, None for the engine's own. `spool`: where contexts are packed for a build."""
 
     def __init__(self, api: ContainerApi, platform: str, network: str | None, spool: Path) -> None:
         self._api = api
@@ -76,15 +77,18 @@ class Images:
         found = await self._api.image(given)
         return completion_key(bare(found), self._platform) if found else ""
 
-    async def unused(self, keys_in_use: set[str], before: float) -> list[Image]:
-        """This platform's that nothing uses, made and last asked for `before`, in seconds since the epoch."""
+    async def unused(self, in_use: set[str], before: float) -> list[Image]:
+        """This platform's that nothing uses, made and last asked for `before`, in seconds since the epoch.
+
+        `in_use`: keys, and tags of bentos.
+        """
         found = []
         for each in await self._api.images(f"{PLATFORM}={self._platform}"):
             told = each.get("Labels") or {}
-            key, name = told.get(KEY, ""), next(iter(tags(each)), bare(each))
-            at = max(float(each.get("Created") or 0), self._asked.get(key, 0.0))
-            if (layer(each) or finished(each)) and key not in keys_in_use and at < before:
+            at = max(float(each.get("Created") or 0), self._asked.get(told.get(KEY, ""), 0.0))
+            if (layer(each) or finished(each)) and in_use.isdisjoint({told.get(KEY), told.get(BENTO)}) and at < before:
                 base = await self._api.image(told[BASE]) if told.get(BASE) else None
+                name = next(iter(tags(each)), bare(each)).rpartition("/")[2]
                 found.append(Image(name, max(0, int(each.get("Size") or 0) - int((base or {}).get("Size") or 0))))
         return found
 
@@ -103,7 +107,7 @@ class Images:
 
     async def _build(self, wanted: Recipe, tag: str, tell: Tell) -> str:
         tell(f"making an image for bento {wanted.tag}: {tag}")
-        text = await anyio.to_process.run_sync(dockerfile, wanted, cancellable=True)
+        text = await dockerfile_of(wanted)
         try:
             return await self._run(tag, text, wanted.files, tell)
         except BuildFailed as failed:
@@ -166,11 +170,11 @@ class Images:
             with disk(self._spool):
                 await asyncio.to_thread(self._pack, text, files, place)
             async for line in self._api.build(place, tag, {}, self._network):
-                lines.append(line)
+                if STEP.match(line):  # the engine's own words name the one that failed
+                    lines.clear()
+                else:
+                    lines.append(line)
                 tell(line)
-            found = await self._api.image(tag)
-            if found is None:
-                raise EngineFailed(f"the container engine ended a build without its image {tag}\nsee its log")
         except EngineFailed as error:
             if (reason := says_full(list(lines))) is not None:
                 raise full(ENGINE, reason) from error
@@ -180,6 +184,8 @@ class Images:
             with anyio.CancelScope(shield=True):
                 await asyncio.to_thread(place.unlink, missing_ok=True)
                 await self._sweep()
+        if (found := await self._api.image(tag)) is None:  # it went down in the midst, and is back
+            raise EngineFailed(f"the container engine left off building the image {tag}\ntry again; see its log")
         return bare(found)
 
     def _pack(self, text: str, files: Files, place: Path) -> None:
@@ -187,7 +193,10 @@ class Images:
         pack(text, files, place)
 
     async def _sweep(self) -> None:
-        """The layers that failed builds left. Those of one under way look the same: while there is one, none goes."""
+        """The layers that failed builds left. Those of one under way look the same: while there is one, none goes.
+
+        Podman ends a cancelled build with the step that it is at: its layers go after the next build, or by `unused`.
+        """
         with suppress(TorporError):  # an engine that is down keeps them until the next time
             for each in await self._api.images(f"{PLATFORM}={self._platform}"):
                 if not self._building and layer(each):

@@ -8,6 +8,7 @@ from typing import Any
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 BAR = re.compile(r"[━╸╺█▏▎▍▌▋▊▉░▒▓]{3}|[=#\-]{8}>|^\(Reading database \.\.\. *\d*%?$")
+LAYER = re.compile(r"^ ?-{2,3}> |^Removing intermediate container |^[0-9a-f]{64}$")  # how engines name what they keep
 LINE_MAX = 2000  # characters
 
 
@@ -36,6 +37,6 @@ def _layer(told: Mapping[str, Any]) -> str:
 
 
 def cleaned(line: str) -> str:
-    """As a terminal shows it in the end; "" for a bar."""
+    """As a terminal shows it in the end; "" for a bar, or an engine's note on a layer."""
     shown = ESCAPE.sub("", line).rstrip("\r\n ").rpartition("\r")[2]
-    return "" if BAR.search(shown) else shown.rstrip()[:LINE_MAX]
+    return "" if BAR.search(shown) or LAYER.match(shown) else shown.rstrip()[:LINE_MAX]
