@@ -15,6 +15,7 @@ class Start:
     endpoint: str
     revision: int
     template: str | None = None
+    cards: tuple[str, ...] = ()  # the graphics cards that it has, by UUID
 
 
 @dataclass(frozen=True, slots=True)

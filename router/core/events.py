@@ -99,10 +99,11 @@ class Unkept:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Bytes on a graphics card: all that are taken, and those of processes that are alive."""
+    """Bytes on a graphics card: those taken, those of them by living processes, and all it has, 0: unknown."""
 
     used: int
     living: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ class Replica:
     phases: dict[str, float] = field(default_factory=dict)
     memory: int = 0  # bytes as last measured, 0: not yet
     template: str | None = None  # it was forked from
+    cards: tuple[str, ...] = ()  # the graphics cards that are its own
+    gpu_memory: int = 0  # bytes on them, as last measured
+    waits: bool = False  # a trial that is not started yet, for want of cards
 
     @property
     def free(self) -> bool:
@@ -116,6 +119,7 @@ class Line:
     last_call: float | None = None
     limit: int | None = None  # of the last replica that became ready
     memory: int = 0  # bytes that a replica is expected to take, by measurement; 0: unknown
+    gpu_memory: int = 0  # bytes that a replica is expected to take on a card, by measurement; 0: unknown
     template: Template | None = None  # of the live revision
     no_template: str | None = None  # why the live revision cannot have one
     bare: str = ""  # why nothing of it is kept while it sleeps, where something could be

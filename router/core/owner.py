@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from router.core import events as ev
 from router.core.effects import Asleep, Note
 from router.core.line import Line, Why
-from router.core.refusals import put_to_sleep, shutting_down, unknown
+from router.core.refusals import no_cards, put_to_sleep, shutting_down, unknown
 from router.core.scale import Window
 from router.core.settings import Settings
 from router.core.shelf import LOADED
@@ -30,6 +30,8 @@ class Owner:
         line = self._s.lines.get(e.endpoint)
         if line is not None and line.trial() is not None:
             raise Conflict(f"endpoint {e.endpoint!r} is being deployed\nwait until that deploy has ended")
+        if e.settings.gpu > len(self._s.cards.all):
+            raise no_cards(e.endpoint, e.settings.gpu, len(self._s.cards.all))
         if line is None or line.removed:
             line = self._fresh(e.endpoint, e.settings, line)
         self._s.starts.launch(line, e.revision, e.settings, now, trial=True)
@@ -47,7 +49,7 @@ class Owner:
             line = self._fresh(e.endpoint, e.settings, line)
         line.revision, line.settings = e.revision, e.settings
         line.failures, line.error, line.retry_at = 0, None, 0.0
-        line.memory, line.no_template = e.memory, None
+        line.memory, line.gpu_memory, line.no_template = e.memory, 0, None
         line.window = Window(e.settings.scale_window)
         self._s.shelf.drop(line)
         line.bare = ""

@@ -47,15 +47,31 @@ def too_large(line: Line, platform: int, limit: int) -> NoRoom:
     )
 
 
+def no_cards(endpoint: str, wanted: int, there: int) -> NoRoom:
+    return NoRoom(
+        f"a replica of {endpoint!r} wants {wanted} GPUs, and this machine has {there} to hand out\n"
+        "see `torpor doctor`, or deploy it with fewer",
+        retry_after=RETRY_AFTER_MAX,
+    )
+
+
 def above_limit(size: int, limit: int) -> str:
     return f"it took {mib(size)}, more than its memory_limit of {mib(limit)}"
 
 
 def no_room(line: Line, waited: float, now: float) -> NoRoom:
+    what, more = ("memory or a GPU", "") if line.settings.gpu else ("memory", ", or raise the memory setting")
     return NoRoom(
-        f"the call waited {waited:.1f} s for memory: what is busy takes all that endpoints may have\n"
-        "try again later, or raise the memory setting",
+        f"the call waited {waited:.1f} s for {what}: what is busy takes all that endpoints may have\n"
+        f"try again later{more}",
         retry_after=line.retry_after(now),
+    )
+
+
+def no_card_free(endpoint: str, wanted: int, waited: float) -> NoRoom:
+    return NoRoom(
+        f"the trial of {endpoint!r} waited {waited:.1f} s for {wanted} GPUs: others have them\n"
+        "put an endpoint to sleep that has one, and deploy it again"
     )
 
 

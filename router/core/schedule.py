@@ -2,16 +2,17 @@
 
 `step(event, now)` decides in one synchronous step; `next_deadline()` says when it wants to be told that time has
 passed. Calls and the ends of replicas are decided here; their starts in `starts.py`, the owner's wishes in `owner.py`,
-memory in `room.py`, templates in `shelf.py`, sleep and fewer replicas in `rest.py`, what sleeps frozen in `freezer.py`.
-One endpoint's queue is in `line.py`, the states in `lifecycle.py`.
+memory in `room.py`, graphics cards in `cards.py`, templates in `shelf.py`, sleep and fewer replicas in `rest.py`, what
+sleeps frozen in `freezer.py`. One endpoint's queue is in `line.py`, the states in `lifecycle.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from router.core import events as ev
+from router.core.cards import Cards
 from router.core.deadlines import Deadlines
 from router.core.effects import Asleep, Disproved, Effect, Grant, Note, Overdue, Refuse, Stop
 from router.core.freezer import Freezer
@@ -36,19 +37,28 @@ from torpor.errors import TorporError
 from torpor.wire import State
 
 # What is due: ("queue", call), ("start" | "idle" | "drain", replica), ("keep", paused replica or template),
-# ("scale" | "turn", endpoint).
+# ("scale" | "turn", endpoint), ("card", card).
 Key = tuple[str, str]
+NO_CARDS: Mapping[str, ev.Held] = {}
 
 
 class Schedule:
     """All endpoints. `name` makes an id out of an endpoint and a revision and never gives the same twice.
 
     `memory` is the bytes that all endpoints may take together, None for any number; `turns` says who goes for whom.
+    `cards` are the graphics cards that can be handed out, by UUID, with what they hold.
     """
 
-    def __init__(self, name: Callable[[str, int], str], memory: int | None = None, turns: Turns = TURNS) -> None:
+    def __init__(
+        self,
+        name: Callable[[str, int], str],
+        memory: int | None = None,
+        turns: Turns = TURNS,
+        cards: Mapping[str, ev.Held] = NO_CARDS,
+    ) -> None:
         self.starts = Starts(self, name)
         self.room = Room(self, memory, turns)
+        self.cards = Cards(self, cards)
         self.shelf = Shelf(self, name)
         self.rest = Rest(self)
         self.freezer = Freezer(self)
@@ -175,6 +185,7 @@ class Schedule:
         before = replica.state
         replica.move(Move.EXIT, now)
         replica.tasks = 0
+        self.cards.ended(replica, now)
         if replica.revision == line.revision:
             line.ended_at = now
         for kind in ("start", "idle", "drain", "keep"):
@@ -205,7 +216,18 @@ class Schedule:
     def stop(self, replica: Replica) -> None:
         for kind in ("idle", "drain", "keep"):
             self._deadlines.clear((kind, replica.id))
+        if replica.waits:  # nothing runs that could exit
+            return self._never_ran(replica)
         self.emit(Stop(replica.id, replica.settings.stop_within))
+        return None
+
+    def _never_ran(self, replica: Replica) -> None:
+        replica.waits = False
+        replica.move(Move.EXIT, replica.since)
+        line = self.lines[replica.endpoint]
+        self._forget(line, replica)
+        if line.asleep():
+            self.emit(Asleep(line.name))
 
     def drain(self, line: Line, replica: Replica, why: Why, now: float) -> None:
         """READY -> DRAINING, or a further reason for one that drains; stops at once when nothing runs."""
@@ -281,6 +303,8 @@ class Schedule:
                     self.freezer.unused(paused, now)
                 else:
                     self.shelf.unused(key, now)
+            elif kind == "card":
+                self.cards.overdue(key)
             elif kind != "turn":  # a turn's end is seen to by `feed`, after the step
                 replica = self.replicas[key]
                 line = self.lines[replica.endpoint]

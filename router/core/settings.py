@@ -41,7 +41,14 @@ class Settings:
 
     @property
     def rung(self) -> str:
-        """What stays while the endpoint sleeps: nothing ("stop"), or what one wakes it from."""
+        """What stays while the endpoint sleeps: nothing ("stop"), or what one wakes it from.
+
+        Cards are handed to a container as it is made: one that is kept to fork in would keep them from others.
+        """
+        if self.sleep == "auto" and self.gpu:
+            return "stop"
         if self.sleep == "auto":
-            return "fork" if self.launcher == "container" else "template"
+            if self.launcher == "container":
+                return "stop" if self.gpu else "fork"  # a container that is kept has no card
+            return "template"
         return "stop" if self.sleep == "deep" else self.sleep

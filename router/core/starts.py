@@ -9,7 +9,7 @@ from router.core import events as ev
 from router.core.effects import Note, Proved, Resume, Start
 from router.core.lifecycle import Move
 from router.core.line import Line, Replica
-from router.core.refusals import start_failed, start_timeout
+from router.core.refusals import no_card_free, start_failed, start_timeout
 from router.core.scale import BUCKETS
 from router.core.settings import Settings
 from torpor.errors import StartFailed, StartTimeout
@@ -45,19 +45,38 @@ class Starts:
             template.used_at = now
             replica.template = template.id
         line.replicas[replica.id] = self._s.replicas[replica.id] = replica
+        if trial and not self._s.room.admit_trial(line, replica, now):
+            return self._wait(line, replica, now)
+        return self.begin(line, replica, now)
+
+    def _wait(self, line: Line, replica: Replica, now: float) -> None:
+        """A trial that the room has no cards for: it is there, so that there is no other, and nothing runs."""
+        replica.move(Move.START, now)
+        replica.waits = True
+        self._s.due("start", replica.id, now + replica.settings.queue_within)
+        self._s.emit(Note(line.name, "waits", f"replica {replica.id} waits for {gpus(replica)}", replica.id))
+
+    def begin(self, line: Line, replica: Replica, now: float) -> None:
+        """Starts one that has its place."""
+        self._s.cards.take(line, replica)
         by = f" from the template {replica.template}" if replica.template else ""
-        self._begin(line, replica, f"starts{by}", now)
-        self._s.emit(Start(replica.id, line.name, revision, replica.template))
+        on = f" on {gpus(replica)}" if replica.cards else ""
+        if replica.waits:
+            replica.waits = False
+        else:
+            replica.move(Move.START, now)
+        self._begin(line, replica, f"starts{by}{on}", now)
+        self._s.emit(Start(replica.id, line.name, replica.revision, replica.template, replica.cards))
 
     def resume(self, line: Line, replica: Replica, now: float) -> None:
         """A start of a replica that is there."""
         replica.resumed = True
         self._s.not_due("keep", replica.id)
+        replica.move(Move.START, now)
         self._begin(line, replica, "is resumed", now)
         self._s.emit(Resume(replica.id))
 
     def _begin(self, line: Line, replica: Replica, how: str, now: float) -> None:
-        replica.move(Move.START, now)
         replica.started_at = now
         self._s.due("start", replica.id, now + replica.settings.start_within)
         if replica.settings.max_replicas > 1:
@@ -96,9 +115,18 @@ class Starts:
 
     def late(self, e: ev.Late, now: float) -> None:
         replica = self._s.replicas.get(e.replica)
+        if replica is not None and replica.waits:
+            return self._waited_out(replica, now)
         if replica is not None and replica.state is State.STARTING:  # else it was ready, or over, in the last moment
             error = start_timeout(self._s.lines[replica.endpoint], now - replica.started_at, e.log)
             self._fail(replica, error, now)
+        return None
+
+    def _waited_out(self, replica: Replica, now: float) -> None:
+        line = self._s.lines[replica.endpoint]
+        self._s.disprove(line, replica, no_card_free(line.name, replica.settings.gpu, now - replica.since))
+        replica.move(Move.STOP, now)
+        self._s.stop(replica)
 
     def _fail(self, replica: Replica, error: StartFailed | StartTimeout, now: float) -> None:
         replica.move(Move.STOP, now)
@@ -126,3 +154,8 @@ class Starts:
         if not any(line.current(State.STARTING, State.READY)):
             self._s.refuse_parked(line, error)
         return None
+
+
+def gpus(replica: Replica) -> str:
+    count = replica.settings.gpu
+    return f"{count} GPU{'s' * (count != 1)}"
