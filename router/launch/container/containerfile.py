@@ -46,8 +46,10 @@ from torpor.errors import InvalidService
 try:
     print(dockerfile(recipe(Path(sys.argv[2]), sys.argv[3])), end="")
 except InvalidService as error:
-    sys.exit(str(error))
+    print(error, file=sys.stderr)
+    sys.exit(3)
 """
+REFUSED = 3
 
 # Behind each FROM: no package cache stays in a layer, and a layer that a failed build left is known as the platform's.
 HEAD = """\
@@ -174,6 +176,7 @@ async def dockerfile_of(made: Recipe) -> str:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        cwd=made.bento,  # BentoML reads no template from outside of it
     )
     try:
         text, said = await process.communicate()
@@ -182,8 +185,11 @@ async def dockerfile_of(made: Recipe) -> str:
         with anyio.CancelScope(shield=True):
             await process.wait()
         raise
-    if process.returncode != 0:
-        raise InvalidService(said.decode(errors="replace").strip())
+    if process.returncode == REFUSED:
+        raise InvalidService(said.decode().strip())
+    if process.returncode != 0:  # BentoML or what it reads with stumbled over something in the bento
+        reason = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise InvalidService(f"no Dockerfile can be made of bento {made.tag}: {reason}\nbuild it again")
     return text.decode()
 
 

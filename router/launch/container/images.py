@@ -26,7 +26,7 @@ from torpor.errors import EngineFailed, InvalidService, TorporError
 
 BUILT, COMPLETED = "torpor-bento", "torpor-given"  # the repositories of their tags
 LAST_LINES = 8
-STEP = re.compile(r"STEP \d+/\d+: ", re.IGNORECASE)
+STEP = re.compile(r"STEP \d+/\d+ ?: ", re.IGNORECASE)
 SPOOLED = "image-"  # what the files of a build in the spool begin with
 ENGINE = Path("the container engine")
 
@@ -190,6 +190,9 @@ class Images:
 
     def _pack(self, text: str, files: Files, place: Path) -> None:
         self._spool.mkdir(parents=True, exist_ok=True)
+        if self._building == 1:
+            for left in self._spool.glob(f"{SPOOLED}*"):  # by a router that was killed
+                left.unlink(missing_ok=True)
         pack(text, files, place)
 
     async def _sweep(self) -> None:
