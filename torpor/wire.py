@@ -60,6 +60,26 @@ class EndpointState(StrEnum):
     TERMINATED = "terminated"  # kept, and not on the air: `torpor start`
 
 
+class Rung(StrEnum):
+    """What of an endpoint is there: the higher, the sooner it answers, and the more memory it takes."""
+
+    WARM = "warm"  # a replica runs, or starts
+    TEMPLATE = "template"  # a process with the service loaded, to fork from
+    FORK = "fork"  # a container with the imports done, to fork in
+    PAUSE = "pause"  # the replica, frozen
+    STOP = "stop"  # nothing
+
+
+class RungView(TypedDict):
+    """The rung on which an endpoint is, in words."""
+
+    name: str
+    since: float | None  # seconds since the epoch, None: since the router has started
+    why: str
+    next: str  # what becomes of it, and when
+    ladder: list[str]  # the rungs that this endpoint has, from warm to stop
+
+
 class ReplicaView(TypedDict):
     """One replica as the control plane shows it."""
 
@@ -139,6 +159,7 @@ class EndpointView(TypedDict):
     parked: int
     last_call_at: float | None
     replicas: list[ReplicaView]
+    rung: RungView
     template: TemplateView | None
     no_template: str | None  # why it has none, where it cannot have one
     settings: dict[str, Any]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from router.api.rungs import Rungs
 from router.core.catalog import Registered, Revision
 from router.core.line import Line, Replica, Template
 from router.core.split import Variant, line_of
@@ -34,6 +35,7 @@ class Views:
         self._url = url
         self._domain = domain
         self._epoch = time.time() - time.monotonic()
+        self._rungs = Rungs(engine.schedule, self._epoch)
 
     def endpoint(self, name: str) -> EndpointView:
         """Of one that is terminated too; a variant's by its line. Raises EndpointNotFound."""
@@ -56,6 +58,7 @@ class Views:
             parked=len(line.parked) if line else 0,
             last_call_at=self._last_call(entry, line),
             replicas=replicas,
+            rung=self._rungs.of(name, entry.settings, entry.terminated, self._engine.ago(0.0)),
             template=template_view(line.template) if line and line.template else None,
             no_template=line.no_template if line else None,
             settings=settings_view(entry),

@@ -38,7 +38,8 @@ def test_ls_and_show_tell_the_same_to_people_and_to_programs(torpor: Torpor) -> 
     assert title.split()[:3] == ["NAME", "STATE", "BENTO"]
     assert row.split()[:3] == ["deployed", "awake", shown["bento"]]
     text = done(torpor, "show", "deployed")
-    for expected in (shown["url"], shown["replicas"][0]["id"], "scaled", "idle_after"):
+    assert shown["rung"]["name"] == "warm"
+    for expected in (shown["url"], shown["replicas"][0]["id"], "scaled", "idle_after", "[warm] -> ", " -> stop, since"):
         assert expected in text
 
 

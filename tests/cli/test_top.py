@@ -18,7 +18,7 @@ from torpor.cli.top import COLUMNS, cells, seen
 
 def view(calls: int, **more: Any) -> dict[str, Any]:
     return {"name": "e", "state": "asleep", "calls": calls, "in_flight": 0, "parked": 0, "replicas": [],
-            "template": None, **more}  # fmt: skip
+            "rung": {"name": "stop"}, "template": None, **more}  # fmt: skip
 
 
 def test_the_rate_is_of_the_calls_since_the_look_before() -> None:
@@ -27,12 +27,13 @@ def test_the_rate_is_of_the_calls_since_the_look_before() -> None:
     assert [[row["calls_per_second"] for row in next(rows)] for _ in range(4)] == [[None], [3.0], [0.0], [0.0, None]]
 
 
-def test_a_row_tells_memory_template_and_the_cold_start_of_the_newest_replica() -> None:
+def test_a_row_tells_memory_rung_and_the_cold_start_of_the_newest_replica() -> None:
     old = {"id": "a", "memory": 1 << 20, "phases": {"fork": 9.0}, "since": 1.0}
     new = {"id": "b", "memory": None, "phases": {"fork": 0.01, "load": 0.02}, "since": 2.0}
-    awake = view(1, replicas=[old, new], template={"id": "t", "state": "kept", "memory": 2 << 20})
+    kept = {"id": "t", "state": "kept", "memory": 2 << 20}
+    awake = view(1, replicas=[old, new], template=kept, rung={"name": "warm"})
     [row] = next(seen(lambda: (1.0, [awake]), 0.0))
-    assert cells(row)[5:] == ["2", "3.0 MiB", "kept", "30.0 ms"]
+    assert cells(row)[5:] == ["2", "3.0 MiB", "warm", "30.0 ms"]
 
 
 def test_one_look_is_a_table_or_an_array(torpor: Torpor) -> None:

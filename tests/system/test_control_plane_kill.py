@@ -58,8 +58,17 @@ def test_a_router_killed_in_mid_deploy_comes_back_as_it_was_before(
             again = up_detached(["--port", "0"], platform.data)
             assert {born(pid) for pid in left} == {None}, "nothing of it runs on"
             view = httpx.get(f"{again['url']}{API}/endpoints/hello").json()
-            assert {**view, "url": "", "replicas": [], "template": None, "state": "", "last_error": None} == {
+            assert {
+                **view,
+                "url": "",
+                "replicas": [],
+                "template": None,
+                "rung": None,
+                "state": "",
+                "last_error": None,
+            } == {
                 **before,
+                "rung": None,
                 "template": None,
                 "url": "",
                 "replicas": [],

@@ -128,11 +128,11 @@ REFUSED: list[tuple[str, str, Any, str]] = [
 
 
 def test_what_is_wrong_is_400_and_changes_nothing(http: httpx.Client) -> None:
-    before = {**http.get(ONE).json(), "replicas": [], "template": None}
+    before = {**http.get(ONE).json(), "replicas": [], "template": None, "rung": None}
     for method, path, body, says in REFUSED:
         full = {"name": "hello", "bento": "hello:1", **body} if path == DEPLOY else body
         check_error(http.request(method, path, json=full), 400, "bad_request", says)
-    assert {**http.get(ONE).json(), "replicas": [], "template": None} == before
+    assert {**http.get(ONE).json(), "replicas": [], "template": None, "rung": None} == before
 
 
 def test_what_is_not_there_is_404(http: httpx.Client) -> None:

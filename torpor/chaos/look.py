@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torpor.wire import EndpointView
 
-SETTLED = frozenset(("ready",))  # states of a replica that last
+SETTLED = frozenset(("ready", "paused"))  # states of a replica that last
 
 
 def environ(pid: int) -> dict[str, str]:

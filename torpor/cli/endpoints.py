@@ -74,6 +74,7 @@ def show_(url: str | None, name: str, as_json: bool) -> None:
     if as_json:
         return show.as_json(view)
     rows = [(key, str(value)) for key, value in view.items() if key in SHOWN and value is not None]
+    rows[2:2] = show.rung(view)
     rows.append(("provider", str(view["learned"]["facts"].get("provider", ""))))
     rows.append(("methods", ", ".join(r["name"] for r in view["schema"].get("routes", ()))))
     rows += [(f"variant {v['name']}", show.beside(view, v["name"])) for v in view["variants"]]

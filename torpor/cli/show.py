@@ -81,6 +81,14 @@ def ago(instant: float | None) -> str:
     return f"{seconds:.0f} s ago"
 
 
+def rung(view: EndpointView) -> list[tuple[str, str]]:
+    """Rows of a table: where an endpoint is on its ladder, since when and why, and what comes next."""
+    found = view["rung"]
+    steps = " -> ".join(f"[{name}]" if name == found["name"] else name for name in found["ladder"])
+    since = "" if found["since"] is None else f", since {ago(found['since']).removesuffix(' ago')}"
+    return [("rung", f"{steps}{since}"), ("why", found["why"]), ("next", found["next"])]
+
+
 def phases(seconds: dict[str, float]) -> str:
     return "  ".join(f"{name} {value * 1000:.1f} ms" for name, value in seconds.items())
 

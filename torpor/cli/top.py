@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torpor.wire import EndpointView
 
-COLUMNS = ("NAME", "STATE", "CALLS/S", "IN FLIGHT", "PARKED", "REPLICAS", "MEMORY", "TEMPLATE", "LAST COLD START")
+COLUMNS = ("NAME", "STATE", "CALLS/S", "IN FLIGHT", "PARKED", "REPLICAS", "MEMORY", "RUNG", "LAST COLD START")
 
 
 @click.command()
@@ -65,6 +65,7 @@ def row(view: EndpointView, calls_before: int | None, seconds: float | None) -> 
         "parked": view["parked"],
         "replicas": len(replicas),
         "memory": sum(r["memory"] or 0 for r in replicas) + (template["memory"] if template else 0),
+        "rung": view["rung"]["name"],
         "template": template["state"] if template else None,
         "cold_start": sum(phases.values()) if phases else None,
     }
@@ -78,7 +79,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         "" if rate is None else f"{rate:.1f}",
         *(str(row[key]) for key in ("in_flight", "parked", "replicas")),
         show.size(row["memory"] or None),
-        row["template"] or "",
+        row["rung"],
         "" if cold is None else f"{cold * 1000:.1f} ms",
     ]
 

@@ -18,7 +18,7 @@ import torpor
 from torpor.client.connection import later
 from torpor.client.payload import encoded
 from torpor.errors import EndpointNotFound, NotFound, TorporError
-from torpor.wire import API, COLD_START, ENDPOINTS, EndpointState, EndpointView, EventView, RevisionView
+from torpor.wire import API, COLD_START, ENDPOINTS, EndpointState, EndpointView, EventView, RevisionView, RungView
 
 Function = Callable[..., Any]
 
@@ -231,6 +231,7 @@ def view(name: str, functions: Mapping[str, Function]) -> EndpointView:
         parked=0,
         last_call_at=None,
         replicas=[],
+        rung=RungView(name="warm", since=None, why="it is a mock", next="it stays", ladder=["warm"]),
         template=None,
         no_template=None,
         settings={},

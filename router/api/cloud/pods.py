@@ -54,7 +54,7 @@ class PodRoutes:
     async def replicas(self, socket: WebSocket) -> None:
         name = socket.path_params["name"]
         running = [r for r in self.engine.schedule.replicas.values() if endpoint_of(r.endpoint) == name]
-        await told_once(socket, [pod(r) for r in running if r.state is not State.STOPPED])
+        await told_once(socket, [pod(r) for r in running if r.state not in (State.STOPPED, State.PAUSED)])
 
     async def tail(self, socket: WebSocket) -> None:
         """One pod's lines: the last ones, and with `follow` those that come, until it is gone."""

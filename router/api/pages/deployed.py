@@ -198,11 +198,15 @@ class Gathering:
         line = self.engine.schedule.lines.get(name)
         state = EndpointState.TERMINATED if entry.terminated else EndpointState(state_of(line))  # 3
         ready = sum(each.state is State.READY for each in line.replicas.values()) if line else 0
-        light = " from a template" if line is not None and line.template is not None else ""
+        wakes = "wakes one"
+        if line is not None and line.paused() is not None:
+            wakes = "lets the one go on that is frozen"
+        elif line is not None and line.template is not None:
+            wakes = "wakes one from a template"
         sentences = {
             EndpointState.AWAKE: f"{counted(ready, 'replica')} ready to answer.",
             EndpointState.WAKING: "A replica starts; calls wait for it.",
-            EndpointState.ASLEEP: f"No replica runs; the next call wakes one{light}.",
+            EndpointState.ASLEEP: f"No replica runs; the next call {wakes}.",
             EndpointState.FALLING_ASLEEP: "Its last replica ends what it runs.",
             EndpointState.FAILED: "Its last start failed; the next call tries again.",
             EndpointState.TERMINATED: f"It is off the air, and kept: torpor start {name} puts it back.",
@@ -213,7 +217,7 @@ class Gathering:
         """Whether calls run or wait, or a replica or template of it, or of what is beside it, comes or goes."""
         names = (name, *(line_of(name, each.name) for each in self.engine.catalog.variants.get(name, ())))
         lines = [line for each in names if (line := self.engine.schedule.lines.get(each)) is not None]
-        still = (State.READY, State.STOPPED)
+        still = (State.READY, State.PAUSED, State.STOPPED)
         return any(
             line.parked
             or (line.template is not None and not line.template.kept)
