@@ -334,6 +334,8 @@ def rung_faults(settings: Settings) -> list[str]:
         )
     if settings.launcher == "process" and (settings.image or settings.egress or settings.gpu or settings.cpus):
         faults.append("image, egress, gpu and cpus are for containers: set launcher = 'container' too")
+    if settings.gpu and settings.sleep == "fork":
+        faults.append("sleep = 'fork' has to be auto, stop or pause with a gpu: a container that is kept has no card")
     return faults
 
 

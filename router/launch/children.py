@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ from router.launch.orphans import forget, remember
 from router.launch.rundir import RunFolder
 from router.shell.plan import Plan
 from torpor.errors import InternalError
+
+log = logging.getLogger("torpor.launcher")
 
 BACKLOG = 1024
 SHOWN = 40  # log lines that travel with a failed start: the whole stack of one that a signal killed
@@ -119,10 +122,10 @@ class Children:
         forked = self._replicas.get(replica)
         return () if forked is None else tuple(last_lines(forked.log, SHOWN))
 
-    def _heard(self, packet: dict[str, Any]) -> None:
-        """A packet of a parent about a replica."""
+    def _heard(self, packet: dict[str, Any], parent: Forker) -> None:
+        """A packet of a parent about a replica; about those of others it has nothing to say."""
         forked = self._replicas.get(packet["replica"])
-        if forked is None:
+        if forked is None or forked.server is not parent:
             return
         if packet["ev"] == "forked":
             forked.pid = forked.server.pid_here(int(packet["pid"]))
@@ -201,16 +204,23 @@ class Children:
     def _hear(self, forked: Forked) -> None:
         arrived, ended = packets(forked.control)
         for packet in arrived:
-            if packet["ev"] == "ready":
-                forked.said = packet
-                forked.tell(Ready(forked.id, packet.get("in_flight_limit"), packet.get("phases", {})))
-            elif packet["ev"] == "failed":
-                lines = tuple(packet.get("log", ()))[-SHOWN:] or tuple(last_lines(forked.log, SHOWN))
-                forked.tell(Failed(forked.id, str(packet["error"]), lines))
-            elif packet["ev"] == "busy":
-                forked.tell(Busy(forked.id, int(packet["tasks"])))
+            try:
+                self._replica_said(forked, packet)
+            except (KeyError, TypeError, ValueError) as error:  # a service may write into its replica's socket
+                log.warning("replica %s says what no replica does: %r", forked.id, error)
+                forked.signal(signal.SIGKILL)
         if ended:
             asyncio.get_running_loop().remove_reader(forked.control.fileno())
+
+    def _replica_said(self, forked: Forked, packet: dict[str, Any]) -> None:
+        if packet["ev"] == "ready":
+            forked.said = packet
+            forked.tell(Ready(forked.id, packet.get("in_flight_limit"), packet.get("phases", {})))
+        elif packet["ev"] == "failed":
+            lines = tuple(packet.get("log", ()))[-SHOWN:] or tuple(last_lines(forked.log, SHOWN))
+            forked.tell(Failed(forked.id, str(packet["error"]), lines))
+        elif packet["ev"] == "busy":
+            forked.tell(Busy(forked.id, int(packet["tasks"])))
 
     def _exited(self, forked: Forked, status: int, why: str = "") -> None:
         """Its last words first, then the whole group, then the news."""

@@ -6,6 +6,7 @@ A fork-server is one, and so is a template. The bytes are in `docs/protocols.md`
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from router.launch.logs import last_lines
 from router.launch.orphans import signal_group
 from torpor.errors import InternalError
 from torpor.host import packet
+
+log = logging.getLogger("torpor.launcher")
 
 WAITING = 1 << 20  # bytes of packets that may wait for a process that is busy, less where the kernel allows less
 ANSWER_WITHIN = 120.0  # seconds until it has done its imports, or has loaded its service
@@ -30,7 +33,7 @@ def packets(ends: socket.socket) -> tuple[list[dict[str, Any]], bool]:
             told, descriptors = packet.receive(ends)
         except BlockingIOError:
             return out, False
-        except ConnectionError:
+        except (ConnectionError, ValueError):  # it is gone, or says what is no packet
             return out, True
         for descriptor in descriptors:  # none of ours sends any this way
             os.close(descriptor)
@@ -49,9 +52,9 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Forker:
-    """`told` takes each packet about a replica; `gone` is called once, when the other side has hung up."""
+    """`told` takes each packet about a replica, and its sender; `gone` is called once, when the other side hung up."""
 
-    def __init__(self, log: Path, told: Callable[[dict[str, Any]], None], gone: Callable[[Any], None]) -> None:
+    def __init__(self, log: Path, told: Callable[[dict[str, Any], Any], None], gone: Callable[[Any], None]) -> None:
         self._log = log
         self._told = told
         self._gone = gone
@@ -118,11 +121,11 @@ class Forker:
             return
         arrived, ended = packets(self._control)
         for told in arrived:
-            if told["ev"] == "ready":
-                if self._answers and not (answer := self._answers.pop(0)).done():
-                    answer.set_result(told)
-            elif told["ev"] != "spare":  # which is its own until it has become a replica
-                self._told(told)
+            try:
+                self._hear(told)
+            except (KeyError, TypeError, ValueError) as error:  # a service may write into it, where they share a fork
+                log.warning("a forking process says what none does: %r", error)
+                ended = True
         if ended:
             self.kill()
             self._hang_up()
@@ -131,6 +134,13 @@ class Forker:
                     answer.set_exception(self._lost())
             self._answers.clear()
             self._gone(self)
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        if told["ev"] == "ready":
+            if self._answers and not (answer := self._answers.pop(0)).done():
+                answer.set_result(told)
+        elif told["ev"] != "spare":  # which is its own until it has become a replica
+            self._told(told, self)
 
     def _hang_up(self) -> None:
         if self._control is not None:

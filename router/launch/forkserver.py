@@ -22,7 +22,7 @@ class ForkServer(Forker):
     """A child of the router, in a session of its own."""
 
     def __init__(
-        self, python: Path, log: Path, told: Callable[[dict[str, Any]], None], gone: Callable[[Any], None]
+        self, python: Path, log: Path, told: Callable[[dict[str, Any], Any], None], gone: Callable[[Any], None]
     ) -> None:
         super().__init__(log, told, gone)
         self._python = python

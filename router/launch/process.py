@@ -181,7 +181,7 @@ class ProcessLauncher(Children):
             template.kill()
             when_gone(template.pid, functools.partial(self._template_over, template))
 
-    def _told(self, packet: dict[str, Any]) -> None:
+    def _told(self, packet: dict[str, Any], parent: Forker) -> None:
         name = packet["replica"]
         if (template := self._templates.get(name)) is not None:
             if packet["ev"] == "forked":
@@ -192,7 +192,7 @@ class ProcessLauncher(Children):
             elif packet["ev"] == "exited":
                 self._template_over(template)
         else:
-            self._heard(packet)
+            self._heard(packet, parent)
 
     def _template_over(self, template: Template) -> None:
         self._templates.pop(template.id, None)

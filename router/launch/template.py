@@ -22,7 +22,7 @@ class Template(Forker):
         parent: Forker,
         control: socket.socket,
         log: Path,
-        told: Callable[[dict[str, Any]], None],
+        told: Callable[[dict[str, Any], Any], None],
         gone: Callable[[Any], None],
     ) -> None:
         super().__init__(log, told, gone)

@@ -21,11 +21,11 @@ Effort = ef.Start | ef.Stop | ef.Pause | ef.Resume | ef.Keep | ef.Drop
 
 
 class Starting:
-    """A start under way: `planning` is cancelled by a stop, `over` is set when there is a process or will be none."""
+    """A start under way: `planning` is cancelled by a stop, `planned` is set when the launcher has it, or never will."""
 
     def __init__(self) -> None:
         self.planning = anyio.CancelScope()
-        self.over = anyio.Event()
+        self.planned = anyio.Event()
 
 
 @dataclass(slots=True)
@@ -99,15 +99,17 @@ class Efforts:
             if starting.planning.cancelled_caught:
                 self._tell(ev.Exited(effect.replica, 0))
                 return
+            starting.planned.set()
             await self.launcher.start(effect.replica, plan, self._tell, effect.template)
         except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
             if not isinstance(error, TorporError):
                 log.exception("replica %s could not be started", effect.replica)
-            self._tell(ev.Failed(effect.replica, reason_of(error)))
+            self.plans.pop((effect.endpoint, effect.revision), None)  # what it names may be there no more: an image
+            self._tell(ev.Failed(effect.replica, reason_of(error), words_of(error)))
             self._tell(ev.Exited(effect.replica, 1))
         finally:
             del self._starting[effect.replica]
-            starting.over.set()
+            starting.planned.set()
 
     async def turned(self, replica: str) -> None:
         """Returns when no pause or resume of the replica is under way."""
@@ -164,7 +166,7 @@ class Efforts:
             starting = self._starting.get(effect.replica)
             if starting is not None:  # law 6: it may not even have come to the launcher yet
                 starting.planning.cancel()
-                await starting.over.wait()
+                await starting.planned.wait()
             await self.turned(effect.replica)
             try:
                 await self.launcher.stop(effect.replica, effect.within)
@@ -175,3 +177,9 @@ class Efforts:
 def reason_of(error: Exception) -> str:
     """In one line."""
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def words_of(error: Exception) -> tuple[str, ...]:
+    """The last lines of what could not start, where the launcher has them."""
+    detail = error.detail if isinstance(error, TorporError) else {}
+    return tuple(map(str, (detail or {}).get("log", ())))

@@ -174,5 +174,5 @@ def contained(settings: Settings, needs: Needs, image: str) -> Contained:
         cpus=settings.cpus,
         pids=settings.pids_limit,
         egress=settings.egress,
-        ahead=settings.rung != "fork",
+        ahead=settings.rung != "fork" and not settings.gpu,  # which card it gets is known at its start
     )

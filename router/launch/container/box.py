@@ -39,7 +39,7 @@ class Box(Forker):
         endpoint: str,
         api: ContainerApi,
         run: RunFolder,
-        told: Callable[[dict[str, Any]], None],
+        told: Callable[[dict[str, Any], Any], None],
         gone: Callable[[Any], None],
     ) -> None:
         super().__init__(run.path / name, told, gone)

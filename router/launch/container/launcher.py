@@ -186,7 +186,7 @@ class ContainerLauncher(Children):
     async def _started(self, plan: Plan, replica: str = "") -> Box:
         async with self._making.setdefault(plan.endpoint, asyncio.Lock()):
             made = self._made.get(plan.endpoint)
-            if made is not None and made[0].revision == plan.revision:
+            if made is not None and (made[0].revision, made[0].cards) == (plan.revision, plan.cards):
                 del self._made[plan.endpoint]
                 box = made[1]
             else:

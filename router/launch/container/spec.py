@@ -20,7 +20,6 @@ ENDPOINT = "torpor.endpoint"
 REVISION = "torpor.revision"
 USER = 65532  # uid and gid in the container of a router that is root: nobody's on the host
 SCRATCH = 256 << 20  # bytes of /tmp, which is memory
-HOME = "/tmp/home"
 TORPOR = "/opt/torpor"  # where the host that serves is, in the container
 RUN = "/run/torpor"  # the container's own run folder: its control socket and its replicas' secrets
 CONTROL = f"{RUN}/control"
@@ -90,7 +89,8 @@ def environment(place: Place) -> list[str]:
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        "HOME": HOME,
+        "HOME": "/tmp",
+        "USER": "torpor",  # the user has no name in the image, and libraries ask for one
         "BENTOML_HOME": str(place.models),
         "BENTOML_DO_NOT_TRACK": "True",
         **dict.fromkeys(SINGLE_THREADED, "1"),
