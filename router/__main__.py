@@ -52,7 +52,8 @@ async def run(config: Config, wanted: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, router.stop.set)
-    if router.certificates is not None:
+    # A service that has nothing to read again stays, and `nohup` without a certificate is heeded.
+    if router.certificates is not None or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, hang_up(router, terminal()))
     address = config.data / "torpor.json"
     cacert = config.tls_cert if wanted.tls else None
