@@ -23,12 +23,13 @@ log = logging.getLogger("torpor.launcher")
 WAITING = 1 << 20  # bytes of packets that may wait for a process that is busy, less where the kernel allows less
 ANSWER_WITHIN = 120.0  # seconds until it has done its imports, or has loaded its service
 SHOWN = 5  # log lines of a fork-server that is gone
+AT_ONCE = 256  # packets that are read before others have their turn: a service may fill its socket for ever
 
 
 def packets(ends: socket.socket) -> tuple[list[dict[str, Any]], bool]:
-    """All packets that wait in a non-blocking socket, and whether the other side is gone."""
+    """The packets that wait in a non-blocking socket, and whether the other side is gone."""
     out: list[dict[str, Any]] = []
-    while True:
+    while len(out) < AT_ONCE:
         try:
             told, descriptors = packet.receive(ends)
         except BlockingIOError:
@@ -40,6 +41,7 @@ def packets(ends: socket.socket) -> tuple[list[dict[str, Any]], bool]:
         if told is None:
             return out, True
         out.append(told)
+    return out, False
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -129,10 +131,6 @@ class Forker:
         if ended:
             self.kill()
             self._hang_up()
-            for answer in self._answers:
-                if not answer.done():
-                    answer.set_exception(self._lost())
-            self._answers.clear()
             self._gone(self)
 
     def _hear(self, told: dict[str, Any]) -> None:
@@ -143,7 +141,12 @@ class Forker:
             self._told(told, self)
 
     def _hang_up(self) -> None:
+        """Whoever waits for an answer gets none."""
         if self._control is not None:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(self._lost())
+        self._answers.clear()

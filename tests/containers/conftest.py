@@ -5,6 +5,7 @@ On a machine that has no engine they are skipped; with TORPOR_REQUIRE_CONTAINERS
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from typing import NoReturn
 import pytest
 
 from tests.containers.engine import NoEngine, make_base_image, ready_engine, remove_labelled
+from tests.containers.host import make_host_image
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,12 @@ def base_image(engine: Path) -> str:
         return make_base_image(engine)
     except NoEngine as reason:
         cannot(reason)
+
+
+@pytest.fixture(scope="session")
+def host_image(engine: Path, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of an image in which replicas run, of the services of this repository too. Made by the first run."""
+    return asyncio.run(make_host_image(engine, tmp_path_factory.mktemp("host")))
 
 
 @pytest.fixture

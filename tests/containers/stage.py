@@ -52,7 +52,11 @@ class ContainerStage:
         """Those that this platform has."""
         return await self.api.labelled(f"torpor.platform={self.platform.id()}")
 
+    def left(self) -> list[str]:
+        """What is left in the folder of what runs."""
+        return sorted(path.name for path in self.run.path.iterdir())
+
     async def cleared(self) -> None:
-        """Returns when no container is left."""
-        while await self.containers():
+        """Returns when no container is left, and no folder of one."""
+        while await self.containers() or self.left():  # noqa: ASYNC110 - the engine's, and files
             await asyncio.sleep(0.02)

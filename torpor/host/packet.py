@@ -47,14 +47,24 @@ def receive(ends: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     if not body:
         return None, descriptors
     try:
-        told: dict[str, Any] = json.loads(body)
+        told = _object(body)
         if LARGE in told:
-            told = json.loads(_content(descriptors.pop(), int(told[LARGE])))
+            size = told[LARGE]
+            if not descriptors or not isinstance(size, int):
+                raise ValueError("a packet names a body that did not come with it")
+            told = _object(_content(descriptors.pop(), size))
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
     return told, descriptors
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    told = json.loads(body)
+    if not isinstance(told, dict):
+        raise ValueError("a packet is no object")
+    return told
 
 
 def _content(descriptor: int, size: int) -> bytes:

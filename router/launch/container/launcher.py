@@ -179,7 +179,7 @@ class ContainerLauncher(Children):
             if (line, plan.revision) not in lines:
                 self._ahead.pop(line, None)
                 self._discard(line)
-        await self._platform.reap({box.id for box in self._boxes.values()})
+        await self._platform.reap(self._boxes)
 
     # Containers
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Container
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from router.disk import disk
 from router.launch.container.api import ContainerApi
@@ -39,17 +40,24 @@ class Platform:
     async def reap(self, owned: Container[str]) -> list[str]:
         """Removes this platform's containers but those that are `owned`, by their names without the prefix.
 
-        The names of those removed. A platform that never had a container asks no engine.
+        The names of those removed. `owned` is asked again for each: one may be made meanwhile. A platform that never
+        had a container asks no engine.
         """
         if not self._used.exists():
             return []
         prefix, gone = f"torpor-{self.id()}-", []
+        found: list[dict[str, Any]] = []
         with contextlib.suppress(TorporError):  # tried again in a minute
-            for each in await self._api.labelled(f"{PLATFORM}={self.id()}"):
-                name = (each.get("Names") or [""])[0].lstrip("/")
-                if name.removeprefix(prefix) not in owned:
-                    await self._api.remove(each["Id"])
-                    gone.append(name)
+            found = await self._api.labelled(f"{PLATFORM}={self.id()}")
+        for each in found:
+            name = (each.get("Names") or [""])[0].lstrip("/")
+            if name.removeprefix(prefix) in owned:
+                continue
+            try:
+                await self._api.remove(each["Id"])
+                gone.append(name)
+            except TorporError as error:  # no reason to leave the others
+                log.warning("container %s: %s", name, str(error).partition("\n")[0])
         if gone:
             log.warning("removed %d containers that no replica owns: %s", len(gone), ", ".join(gone))
         return gone
