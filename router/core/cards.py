@@ -76,6 +76,7 @@ class Cards:
             card = self.all[name]
             card.holder, card.left = None, replica.id
             self._s.due("card", name, now + CLEAR_WITHIN)
+        replica.cards, replica.gpu_memory = (), 0
 
     def measured(self, held: Mapping[str, Held] | None) -> None:
         if held is None:

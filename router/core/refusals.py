@@ -49,7 +49,7 @@ def too_large(line: Line, platform: int, limit: int) -> NoRoom:
 
 def no_cards(endpoint: str, wanted: int, there: int) -> NoRoom:
     return NoRoom(
-        f"a replica of {endpoint!r} wants {wanted} GPUs, and this machine has {there} to hand out\n"
+        f"a replica of {endpoint!r} wants {gpus(wanted)}, and this machine has {there} to hand out\n"
         "see `torpor doctor`, or deploy it with fewer",
         retry_after=RETRY_AFTER_MAX,
     )
@@ -70,9 +70,13 @@ def no_room(line: Line, waited: float, now: float) -> NoRoom:
 
 def no_card_free(endpoint: str, wanted: int, waited: float) -> NoRoom:
     return NoRoom(
-        f"the trial of {endpoint!r} waited {waited:.1f} s for {wanted} GPUs: others have them\n"
+        f"the trial of {endpoint!r} waited {waited:.1f} s for {gpus(wanted)}: others have them\n"
         "put an endpoint to sleep that has one, and deploy it again"
     )
+
+
+def gpus(count: int) -> str:
+    return f"{count} GPU{'s' * (count != 1)}"
 
 
 def mib(size: int) -> str:

@@ -9,7 +9,7 @@ from router.core import events as ev
 from router.core.effects import Note, Proved, Resume, Start
 from router.core.lifecycle import Move
 from router.core.line import Line, Replica
-from router.core.refusals import no_card_free, start_failed, start_timeout
+from router.core.refusals import gpus, no_card_free, start_failed, start_timeout
 from router.core.scale import BUCKETS
 from router.core.settings import Settings
 from torpor.errors import StartFailed, StartTimeout
@@ -54,13 +54,15 @@ class Starts:
         replica.move(Move.START, now)
         replica.waits = True
         self._s.due("start", replica.id, now + replica.settings.queue_within)
-        self._s.emit(Note(line.name, "waits", f"replica {replica.id} waits for {gpus(replica)}", replica.id))
+        self._s.emit(
+            Note(line.name, "waits", f"replica {replica.id} waits for {gpus(replica.settings.gpu)}", replica.id)
+        )
 
     def begin(self, line: Line, replica: Replica, now: float) -> None:
         """Starts one that has its place."""
         self._s.cards.take(line, replica)
         by = f" from the template {replica.template}" if replica.template else ""
-        on = f" on {gpus(replica)}" if replica.cards else ""
+        on = f" on {gpus(replica.settings.gpu)}" if replica.cards else ""
         if replica.waits:
             replica.waits = False
         else:
@@ -154,8 +156,3 @@ class Starts:
         if not any(line.current(State.STARTING, State.READY)):
             self._s.refuse_parked(line, error)
         return None
-
-
-def gpus(replica: Replica) -> str:
-    count = replica.settings.gpu
-    return f"{count} GPU{'s' * (count != 1)}"

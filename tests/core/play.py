@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, TypeVar
 
@@ -35,8 +35,8 @@ def named() -> Callable[[str, int], str]:
 class Play:
     """`tell` steps the schedule and keeps the effects; `later` lets time pass, ticking at each deadline."""
 
-    def __init__(self, memory: int | None = None) -> None:
-        self.schedule = Schedule(named(), memory)
+    def __init__(self, memory: int | None = None, cards: Mapping[str, ev.Held] | None = None) -> None:
+        self.schedule = Schedule(named(), memory, cards=cards or {})
         self.now = 100.0
         self.effects: list[Effect] = []
 

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from router.core import events as ev
+from router.core.cards import CLEAR_WITHIN
 from router.core.effects import Disproved, Drop, Effect, Grant, Keep, Pause, Proved, Refuse, Resume, Start, Stop
 from router.core.lifecycle import IllegalMove
 from router.core.settings import Settings
@@ -18,6 +19,7 @@ from torpor.wire import State
 NAMES = ("a", "b", "c")
 LIMIT = 250
 SIZE = 100  # of a replica: two fit, and a template or two
+CLEAN, FULL = ev.Held(1 << 20, 0, 1 << 30), ev.Held(1 << 29, 0, 1 << 30)  # a card
 
 
 class World:
@@ -25,7 +27,8 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.play = Play(memory=LIMIT if seed % 2 else None)
+        self.cards = ("x", "y") if seed % 3 == 0 else ()
+        self.play = Play(memory=LIMIT if seed % 2 else None, cards=dict.fromkeys(self.cards, CLEAN))
         self.rare = 0.05 if seed % 4 >= 2 else 1.0  # in half of the worlds little goes wrong, and little is deployed
         self.templates: set[str] = set()
         self.loaded: set[str] = set()
@@ -34,6 +37,8 @@ class World:
         self.ready: set[str] = set()
         self.frozen: set[str] = set()
         self.told_to_stop: set[str] = set()
+        self.held: dict[str, str] = {}  # card -> replica
+        self.dirty: dict[str, float] = {}  # card -> when its replica has ended, until it is measured clean
         self.seen: Counter[str] = Counter()
         self.waiting: dict[str, str] = {}
         self.leases: list[str] = []
@@ -55,8 +60,14 @@ class World:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case Start(replica=replica, template=template):
+            case Start(replica=replica, template=template, cards=cards):
                 assert replica not in self.running
+                assert len(cards) == self.play.schedule.replicas[replica].settings.gpu
+                for card in cards:
+                    assert card not in self.held, "a card of two replicas"
+                    assert card not in self.dirty, "handed on before it was clean"
+                    self.held[card] = replica
+                self.seen["card"] += len(cards)
                 assert template is None or template in self.loaded - self.told_to_end
                 self.running.add(replica)
             case Pause(replica=replica):
@@ -101,11 +112,12 @@ class World:
         parked = {call for line in schedule.lines.values() for call in line.parked}
         assert parked == set(self.waiting) == set(schedule.parked_at)
         assert sum(r.in_flight for r in schedule.replicas.values()) == len(self.leases)
-        alive = {r.id for r in schedule.replicas.values() if r.state is not State.STOPPED}
+        alive = {r.id for r in schedule.replicas.values() if r.state is not State.STOPPED and not r.waits}
         assert alive == self.running
         for replica in schedule.replicas.values():
             assert replica.in_flight == self.leases.count(replica.id)
             assert (replica.state is State.STOPPING) <= (replica.id in self.told_to_stop)
+            assert set(replica.cards) == {card for card, holder in self.held.items() if holder == replica.id}
             if replica.id in self.told_to_stop and replica.id in self.running:
                 assert replica.state is State.STOPPING
         assert {r.id for r in schedule.replicas.values() if r.state is State.PAUSED} == self.frozen
@@ -127,6 +139,7 @@ class World:
     def step(self) -> None:
         rng, name = self.rng, self.rng.choice(NAMES)
         self.play.now += rng.choice((0, 0, 0.01, 0.5, 3))
+        self.dirty = {card: ended for card, ended in self.dirty.items() if self.play.now - ended < CLEAR_WITHIN}
         match rng.randrange(18):
             case 0 | 1 | 2 | 3:
                 self.serial += 1
@@ -153,6 +166,9 @@ class World:
                 replica = rng.choice(dying)
                 self.running.remove(replica)
                 self.frozen.discard(replica)
+                for card in [card for card, holder in self.held.items() if holder == replica]:
+                    del self.held[card]
+                    self.dirty[card] = self.play.now
                 self.tell(ev.Exited(replica, rng.choice((0, 1, -9))))
             case 10 if rng.random() < 0.3:
                 self.tell(ev.Slept(name, force=rng.random() < 0.5))
@@ -160,9 +176,12 @@ class World:
                 self.deploy(name)
             case 12 if rng.random() < 0.15 * self.rare:
                 self.tell(ev.Removed(name))
-            case 13 if self.running | self.templates:
+            case 13 if self.running | self.templates or self.dirty:
                 alive = sorted(self.running) + sorted(self.templates)
-                self.tell(ev.Measured({each: self.size(each) for each in alive}, 10))
+                for card in [card for card in self.dirty if rng.random() < 0.5]:
+                    del self.dirty[card]
+                cards = {card: FULL if card in {**self.held, **self.dirty} else CLEAN for card in self.cards}
+                self.tell(ev.Measured({each: self.size(each) for each in alive}, 10, cards if self.cards else None))
             case 14 if making := sorted(self.templates - self.loaded):
                 template = rng.choice(making)
                 self.loaded.add(template)
@@ -197,6 +216,7 @@ class World:
             keep_for=self.rng.choice((0.0, 1.0, 60.0)),
             scale_window=self.rng.choice((1.0, 20.0)),
             memory_limit=self.rng.choice((0, 0, 2 * SIZE)),
+            gpu=self.rng.choice((0, 0, 1, 1, 2, 3)) if self.cards else 0,
         )
         self.serial += 1
         if name in self.proved:
@@ -219,14 +239,14 @@ def walked(seed: int) -> World:
 def snapshot(play: Play) -> str:
     schedule = play.schedule
     shelf, room = schedule.shelf.templates, schedule.room.hungry
-    return repr((schedule.lines, schedule.replicas, schedule.parked_at, shelf, room))
+    return repr((schedule.lines, schedule.replicas, schedule.parked_at, shelf, room, schedule.cards.all))
 
 
 def test_the_walk_comes_by_every_rung() -> None:
     seen: Counter[str] = Counter()
     for seed in range(16):
         seen += walked(seed).seen
-    assert min(seen[kind] for kind in ("Start", "Stop", "Pause", "Resume", "Grant", "Refuse")) > 30, seen
+    assert min(seen[kind] for kind in ("Start", "Stop", "Pause", "Resume", "Grant", "Refuse", "card")) > 30, seen
 
 
 @pytest.mark.parametrize("seed", range(16))
