@@ -140,7 +140,18 @@ class World:
         rng, name = self.rng, self.rng.choice(NAMES)
         self.play.now += rng.choice((0, 0, 0.01, 0.5, 3))
         self.dirty = {card: ended for card, ended in self.dirty.items() if self.play.now - ended < CLEAR_WITHIN}
-        match rng.randrange(18):
+        number = rng.randrange(18)
+        if number < 7:
+            self.call(number, name)
+        elif 10 <= number < 13:
+            self.owner(number, name)
+        else:
+            self.live(number)
+
+    def call(self, number: int, name: str) -> None:
+        """A call comes, goes or ends; here and below, time passes where nothing else can happen."""
+        rng = self.rng
+        match number:
             case 0 | 1 | 2 | 3:
                 self.serial += 1
                 call = f"call{self.serial}"
@@ -154,6 +165,26 @@ class World:
                 lease = rng.choice(self.leases)
                 self.leases.remove(lease)
                 self.tell(ev.Settled(lease, broken=rng.random() < 0.1))
+            case _:
+                self.tell(ev.Tick())
+
+    def owner(self, number: int, name: str) -> None:
+        """Somebody who may asks for something."""
+        rng = self.rng
+        match number:
+            case 10 if rng.random() < 0.3:
+                self.tell(ev.Slept(name, force=rng.random() < 0.5))
+            case 11 if rng.random() < self.rare:
+                self.deploy(name)
+            case 12 if rng.random() < 0.15 * self.rare:
+                self.tell(ev.Removed(name))
+            case _:
+                self.tell(ev.Tick())
+
+    def live(self, number: int) -> None:
+        """A replica or a template gets on, or does not."""
+        rng = self.rng
+        match number:
             case 7 | 8 if fresh := sorted(self.running - self.ready - self.frozen):
                 replica = rng.choice(fresh)
                 self.ready.add(replica)
@@ -170,12 +201,6 @@ class World:
                     del self.held[card]
                     self.dirty[card] = self.play.now
                 self.tell(ev.Exited(replica, rng.choice((0, 1, -9))))
-            case 10 if rng.random() < 0.3:
-                self.tell(ev.Slept(name, force=rng.random() < 0.5))
-            case 11 if rng.random() < self.rare:
-                self.deploy(name)
-            case 12 if rng.random() < 0.15 * self.rare:
-                self.tell(ev.Removed(name))
             case 13 if self.running | self.templates or self.dirty:
                 alive = sorted(self.running) + sorted(self.templates)
                 for card in [card for card in self.dirty if rng.random() < 0.5]:
