@@ -26,10 +26,11 @@ from router.core.settings import Settings
 from router.proxy.limits import Limits
 from router.proxy.proxy import Proxy
 from router.shell.engine import Engine
-from router.shell.plan import NeverPaused, Plan
+from router.shell.plan import Plan
+from torpor.errors import InternalError
 
 
-class Standing(NeverPaused):
+class Standing:
     """A launcher whose replicas are sockets that somebody else serves: a start is ready at once."""
 
     def __init__(self, sockets: Mapping[str, str]) -> None:
@@ -47,6 +48,14 @@ class Standing(NeverPaused):
 
     async def stop(self, replica: str, within: float) -> None:
         self._tell.pop(replica)(Exited(replica, 0))
+
+    async def pause(self, replica: str) -> None:
+        raise InternalError(
+            f"replica {replica} cannot be frozen: somebody else serves it\nuse another `sleep` than pause"
+        )
+
+    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
+        await self.pause(replica)
 
     def address(self, replica: str) -> str:
         return self._addresses[replica]

@@ -51,7 +51,7 @@ class Drop:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """TERM the replica's process group, wait `within` seconds, KILL it, wait for its exit; Exited follows. One that is
-    frozen is killed."""
+    frozen goes on first."""
 
     replica: str
     within: float

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from router.core.events import Event
-from torpor.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Launcher(Protocol):
     async def stop(self, replica: str, within: float) -> None:
         """TERM to the whole group, `within` seconds, KILL; returns when it is gone. One not yet forked is awaited.
 
-        One that is frozen cannot hear TERM: KILL at once. One that is gone already is no fault.
+        One that is frozen goes on first, to hear TERM. One that is gone already is no fault.
         """
         ...
 
@@ -105,16 +104,6 @@ class Pausing(Protocol):
         Raises TorporError where it cannot go on, and tells nothing: it is stopped then.
         """
         ...
-
-
-class NeverPaused:
-    """`Pausing` of a launcher whose replicas cannot be frozen: no endpoint of it is set to `pause` (config.py)."""
-
-    async def pause(self, replica: str) -> None:
-        raise InternalError(f"replica {replica} cannot be paused here\nset sleep to another value for its endpoint")
-
-    async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
-        raise InternalError(f"replica {replica} cannot be paused here, nor resumed\nset sleep to another value")
 
 
 class Launching(Launcher, Templates, Pausing, Protocol):

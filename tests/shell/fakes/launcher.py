@@ -159,8 +159,7 @@ class FakeLauncher:
         fake = self.alive.get(replica)
         if fake is None:
             return
-        if replica in self.frozen:  # it cannot hear TERM
-            return self.exit(replica, -signal.SIGKILL)
+        self.frozen.discard(replica)  # it goes on, to hear TERM
         if kind(fake.plan) == "Stubborn":
             with anyio.move_on_after(within):
                 await fake.over.wait()
