@@ -107,7 +107,9 @@ def build(config: Config) -> Router:
     room = config.memory or int(SHARE * memory_total())
     cards = Cards()
     cards.look()
-    engine = Engine(catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room)
+    engine = Engine(
+        catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room, cards=cards.measure()
+    )
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
     deploys = Deploys(engine, catalog, store, Packages.of(config, pushed, images), listeners, forget, memory, secrets)
     secrets.changed = deploys.refresh

@@ -123,7 +123,7 @@ class Router:
         catalog = self.catalog
         ports = [each.settings.port for each in (*catalog.endpoints.values(), *catalog.terminated.values())]
         await self.listeners.reopen(port for port in ports if port is not None)
-        gauge = Gauge(self.engine, self.launcher, memory)
+        gauge = Gauge(self.engine, self.launcher, memory, self.cards.measure)
         assert self.listeners.proxy is not None
         watch = Watch(catalog, self.deploys, self.listeners.proxy.tallies, self.store.note, time.monotonic)
         cares = (self.listeners.retry, self._warm, self._count, self._bound_logs, self._rest, self._sweep, gauge.run)

@@ -1,14 +1,14 @@
 """Graphics cards: each belongs to one replica at a time, whole, and is free again when it is measured to be.
 
 A process that is gone may have left memory behind for a while: the driver takes it back when it comes to it. So a card
-whose replica has ended is handed on only when what is taken on it, less what other living processes have taken, is
-what it was before; or, with a note, after `CLEAR_WITHIN`, since then somebody else must have taken it.
+whose replica has ended is handed on only when what is taken on it is what was taken before, processes aside that came
+after the replica's end; or, with a note, after `CLEAR_WITHIN`, since then somebody else must have taken it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from router.core.effects import Note
@@ -32,6 +32,8 @@ class Card:
     before: Held
     holder: str | None = None  # the replica that has it
     left: str | None = None  # the replica that had it, until its memory is measured to be free
+    looked: bool = False  # since its end: the first look may have begun before it
+    pids: set[int] = field(default_factory=set)  # of processes that came onto it while a replica had it
     endpoint: str = ""  # of either
     answers: bool = True  # at the last measurement
 
@@ -39,9 +41,13 @@ class Card:
     def free(self) -> bool:
         return self.holder is None and self.left is None and self.answers
 
-    @property
     def clear(self) -> bool:
-        return self.now.used - self.now.living <= self.before.used - self.before.living + SLACK
+        """Whether its memory is back. Processes that were there before may have taken more meanwhile."""
+        if not self.looked:
+            self.looked = True
+            self.pids |= self.now.by_pid.keys() - self.before.by_pid.keys()
+        others = sum(size for pid, size in self.now.by_pid.items() if pid not in self.pids)
+        return self.now.used - others <= self.before.used - sum(self.before.by_pid.values()) + SLACK
 
     def has(self, size: int) -> bool:
         """Whether as many bytes are free on it; it is taken to, where nobody said how many it has."""
@@ -67,7 +73,8 @@ class Cards:
         """Gives the replica as many as its settings say; `lack` was asked before."""
         cards = self._fit(line)[: replica.settings.gpu] if replica.settings.gpu else []
         for card in cards:
-            card.holder, card.endpoint = replica.id, line.name
+            card.holder, card.endpoint, card.looked = replica.id, line.name, False
+            card.pids.clear()
         replica.cards = tuple(card.id for card in cards)
 
     def ended(self, replica: Replica, now: float) -> None:
@@ -84,7 +91,11 @@ class Cards:
         for card in self.all.values():
             card.answers = card.id in held
             card.now = held.get(card.id, card.now)
-            if card.left is not None and card.answers and card.clear:
+            if not card.answers:
+                continue
+            if card.holder is not None:
+                card.pids |= card.now.by_pid.keys() - card.before.by_pid.keys()
+            if card.left is not None and card.clear():
                 card.left = None
                 self._s.not_due("card", card.id)
             if card.free:

@@ -99,11 +99,11 @@ class Unkept:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Bytes on a graphics card: those taken, those of them by living processes, and all it has, 0: unknown."""
+    """Bytes on a graphics card: those taken, all it has (0: unknown), and what processes have, as far as is known."""
 
     used: int
-    living: int = 0
     total: int = 0
+    by_pid: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from router.core.events import Held
@@ -144,13 +143,12 @@ class Cards:
             handle = self._handles.get(uuid)
             if handle is None:
                 handle = self._handles[uuid] = nvml.nvmlDeviceGetHandleByUUID(uuid)
-            used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         except nvml.NVMLError as error:
             log.debug("GPU %s does not answer: %s", uuid, error)
             self._handles.pop(uuid, None)
             return None
-        by_pid = processes(nvml, handle)
-        return Held(used, sum(size for pid, size in by_pid.items() if alive(pid)))
+        return Held(int(memory.used), int(memory.total), processes(nvml, handle))
 
 
 def driver() -> bool:
@@ -195,10 +193,6 @@ def processes(nvml: Any, handle: Any) -> dict[int, int]:
         for process in running:
             found[int(process.pid)] = max(found.get(int(process.pid), 0), int(process.usedGpuMemory or 0))
     return found
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def text(said: str | bytes) -> str:

@@ -100,6 +100,8 @@ class Efforts:
                 self._tell(ev.Exited(effect.replica, 0))
                 return
             starting.planned.set()
+            if effect.cards:
+                plan = replace(plan, cards=effect.cards)
             await self.launcher.start(effect.replica, plan, self._tell, effect.template)
         except Exception as error:  # the edge of a task: whatever hinders a start is the callers' answer
             if not isinstance(error, TorporError):

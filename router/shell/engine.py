@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -41,7 +41,8 @@ class Engine:
     """`clock` gives seconds that never go back; `note` takes what belongs in an endpoint's history.
 
     `plan` makes the plan of a live revision; it is asked once a revision. `memory` is in bytes, None for no limit.
-    `today` gives seconds since the epoch, for the calls of a day.
+    `today` gives seconds since the epoch, for the calls of a day. `cards`: the graphics cards that can be handed out,
+    by UUID, with what they hold.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Engine:
         plan: Callable[[str, int], Awaitable[Plan]],
         memory: int | None = None,
         today: Callable[[], float] = time.time,
+        cards: Mapping[str, ev.Held] | None = None,
     ) -> None:
         self.catalog = catalog
         self.launcher = launcher
         self.gone: Callable[[str], None] = lambda address: None  # told the address of each replica that has exited
-        self.schedule = Schedule(name, memory)
+        self.schedule = Schedule(name, memory, cards=cards or {})
         self.rates = Rates()
         self._meters = self.rates.lines
         self._today = today

@@ -9,13 +9,14 @@ from typing import Protocol
 
 import anyio
 
-from router.core.events import Measured
+from router.core.events import Held, Measured
 from router.shell.engine import Engine
 from torpor.errors import TorporError
 
 log = logging.getLogger("torpor.gauge")
 
-EVERY = 1.0  # seconds, while something runs
+EVERY = 1.0  # seconds, while something runs, or there are graphics cards
+SOON = 0.1  # seconds, while a card's memory is awaited
 SHARE = 0.05  # of the time is spent measuring, at most
 
 
@@ -40,22 +41,30 @@ class Running(Processes, Protocol):
 
 
 class Gauge:
-    """`measure` gives a process's bytes, None when it is gone."""
+    """`measure` gives a process's bytes, None when it is gone; `cards` what the graphics cards hold, by UUID."""
 
-    def __init__(self, engine: Engine, processes: Running, measure: Callable[[int], int | None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        processes: Running,
+        measure: Callable[[int], int | None],
+        cards: Callable[[], dict[str, Held]] | None = None,
+    ) -> None:
         self._engine = engine
         self._processes = processes
         self._measure = measure
+        self._cards = cards if engine.schedule.cards.all else None
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is read while nothing runs."""
+        """Until cancelled. Nothing is read while nothing runs, but for cards, which others use too."""
         while True:
             took = 0.0
-            if self._engine.schedule.replicas or self._engine.schedule.shelf.templates:
+            schedule = self._engine.schedule
+            if schedule.replicas or schedule.shelf.templates or self._cards is not None:
                 began = anyio.current_time()
                 await self.look()
                 took = anyio.current_time() - began
-            await anyio.sleep(max(EVERY, took / SHARE))
+            await anyio.sleep(max(SOON if schedule.cards.going() else EVERY, took / SHARE))
 
     async def look(self) -> None:
         """One measurement. Reading a process's maps takes a millisecond and more: not on the event loop."""
@@ -66,7 +75,8 @@ class Gauge:
             sizes |= await self._processes.unseen()
         except TorporError as error:  # their engine is not there now; what was measured last holds
             log.warning("what runs in containers is not measured: %s", str(error).partition("\n")[0])
-        self._engine.tell(Measured(sizes, platform))
+        held = None if self._cards is None else await anyio.to_thread.run_sync(self._cards)
+        self._engine.tell(Measured(sizes, platform, held))
 
     def _read(self, by_id: dict[str, int], own: list[int]) -> tuple[dict[str, int], int]:
         sizes = {name: size for name, pid in by_id.items() if (size := self._measure(pid)) is not None}

@@ -16,9 +16,9 @@ from torpor.errors import NoRoom
 
 MB = 1 << 20
 GB = 1 << 30
-IDLE = Held(300 * MB, 0, 24 * GB)  # what the driver has of an idle card
-FULL = Held(9 * GB, 8 * GB, 24 * GB)  # a replica works on it
-LEFT = Held(9 * GB, 0, 24 * GB)  # and has died, and the driver has not taken its memory back
+IDLE = Held(300 * MB, 24 * GB)  # what the driver has of an idle card
+FULL = Held(9 * GB, 24 * GB, {7: 8 * GB})  # a replica works on it
+LEFT = Held(9 * GB, 24 * GB)  # and has died, and the driver has not taken its memory back
 
 
 def machine(*cards: str, memory: int | None = None) -> Play:
@@ -65,19 +65,46 @@ def test_a_card_is_handed_on_when_its_memory_is_measured_to_be_free_and_not_befo
     assert starts(play.want("call", "two")) == []
     assert starts(play.tell(ev.Exited(replica, 0))) == []
     assert starts(measure(play, a=LEFT)) == []
-    [start] = only(Start, measure(play, a=Held(IDLE.used + SLACK, 0, 24 * GB)))
+    [start] = only(Start, measure(play, a=Held(IDLE.used + SLACK, 24 * GB)))
     assert (start.endpoint, start.cards) == ("two", ("a",))
 
 
-def test_what_others_have_taken_meanwhile_does_not_keep_a_card_from_being_free() -> None:
+def test_a_process_of_the_replica_that_outlives_it_keeps_its_card_from_others() -> None:
+    play = machine("a")
+    deployed(play, "one")
+    deployed(play, "two")
+    replica, _ = awake(play, "one")
+    measure(play, a=FULL)
+    play.tell(ev.Exited(replica, -9))
+    play.want("call", "two")
+    assert starts(measure(play, a=FULL)) == []
+    assert len(starts(measure(play, a=IDLE))) == 1
+
+
+def test_a_look_that_began_before_the_replicas_end_frees_no_card() -> None:
+    """Its process was never seen on the card before."""
     play = machine("a")
     deployed(play, "one")
     deployed(play, "two")
     replica, _ = awake(play, "one")
     play.tell(ev.Exited(replica, -9))
     play.want("call", "two")
-    others = 2 * GB
-    assert len(starts(measure(play, a=Held(IDLE.used + others, others, 24 * GB)))) == 1
+    assert starts(measure(play, a=FULL)) == []
+    assert starts(measure(play, a=LEFT)) == []
+    assert len(starts(measure(play, a=IDLE))) == 1
+
+
+def test_processes_that_were_there_before_or_came_after_the_replica_do_not_keep_its_card() -> None:
+    play = machine("a")
+    deployed(play, "one")
+    deployed(play, "two")
+    measure(play, a=Held(IDLE.used + GB, 24 * GB, {1: GB}))
+    replica, _ = awake(play, "one")
+    measure(play, a=Held(FULL.used + GB, 24 * GB, {1: GB, 7: 8 * GB}))
+    play.tell(ev.Exited(replica, 0))
+    play.want("call", "two")
+    assert starts(measure(play, a=Held(LEFT.used + GB, 24 * GB, {1: GB}))) == []
+    assert len(starts(measure(play, a=Held(IDLE.used + 5 * GB, 24 * GB, {1: 2 * GB, 99: 3 * GB})))) == 1
 
 
 def test_a_card_that_nobody_gives_back_is_handed_on_after_a_while_with_a_note() -> None:
@@ -227,6 +254,19 @@ def test_a_card_that_does_not_answer_is_not_handed_out_until_it_does() -> None:
     assert only(Start, measure(play, a=IDLE, b=FULL))[0].cards == ("a",)
 
 
+def test_what_a_card_held_before_it_fell_silent_does_not_make_it_free() -> None:
+    play = machine("a", "b")
+    deployed(play, "one")
+    replica, cards = awake(play, "one")
+    assert cards == ("a",)
+    play.tell(ev.Exited(replica, -9))
+    measure(play, b=IDLE)
+    deployed(play, "pair", gpu=2)
+    assert starts(play.want("call", "pair")) == []
+    assert starts(measure(play, a=LEFT, b=IDLE)) == []
+    assert len(starts(measure(play, a=IDLE, b=IDLE))) == 1
+
+
 def test_a_card_without_as_much_free_memory_as_was_measured_is_not_handed_out() -> None:
     play = machine("a", "b")
     deployed(play, "one", idle_after=1)
@@ -234,7 +274,8 @@ def test_a_card_without_as_much_free_memory_as_was_measured_is_not_handed_out() 
     measure(play, a=FULL, b=IDLE)
     play.later(1)
     play.tell(ev.Exited(replica, 0))
-    crowded = Held(20 * GB, 20 * GB, 24 * GB)
+    measure(play, a=IDLE, b=IDLE)
+    crowded = Held(20 * GB, 24 * GB, {99: 20 * GB})
     measure(play, a=crowded, b=IDLE)
     assert only(Start, play.want("call", "one"))[0].cards == ("b",)
 
@@ -243,7 +284,7 @@ def test_what_a_replica_has_on_its_cards_is_what_is_more_than_before() -> None:
     play = machine("a", "b")
     deployed(play, "pair", gpu=2)
     replica, _ = awake(play, "pair")
-    measure(play, a=FULL, b=Held(IDLE.used + GB, GB, 24 * GB))
+    measure(play, a=FULL, b=Held(IDLE.used + GB, 24 * GB, {8: GB}))
     assert play.schedule.replicas[replica].gpu_memory == FULL.used - IDLE.used + GB
     assert play.schedule.lines["pair"].gpu_memory == FULL.used - IDLE.used
 

@@ -19,7 +19,7 @@ from torpor.wire import State
 NAMES = ("a", "b", "c")
 LIMIT = 250
 SIZE = 100  # of a replica: two fit, and a template or two
-CLEAN, FULL = ev.Held(1 << 20, 0, 1 << 30), ev.Held(1 << 29, 0, 1 << 30)  # a card
+CLEAN, FULL = ev.Held(1 << 20, 1 << 30), ev.Held(1 << 29, 1 << 30)  # a card
 
 
 class World:

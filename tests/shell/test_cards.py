@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import os
 import subprocess
 import sys
 
@@ -22,13 +21,6 @@ def seen(nvml: FakeNvml) -> Cards:
     cards = Cards(nvml)
     cards.look()
     return cards
-
-
-def ended() -> int:
-    """The pid of a process that is no more."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 def test_the_fake_is_like_the_real_module() -> None:
@@ -92,33 +84,30 @@ def test_a_lost_card_is_not_handed_out_and_the_others_are() -> None:
     assert there.fault == ""
 
 
-def test_what_living_processes_hold_is_told_apart() -> None:
-    here = os.getpid()
-    card = FakeCard("GPU-a", used=7 * GIB, running={here: 2 * GIB, ended(): 3 * GIB}, drawing={here: 2 * GIB})
-    assert seen(FakeNvml(card)).measure() == {"GPU-a": Held(7 * GIB, 2 * GIB)}
-
-
-def test_a_process_whose_memory_the_driver_does_not_know_holds_none() -> None:
-    card = FakeCard("GPU-a", used=7 * GIB, running={os.getpid(): None})
-    assert seen(FakeNvml(card)).measure() == {"GPU-a": Held(7 * GIB, 0)}
+def test_what_processes_hold_is_told_by_their_pid() -> None:
+    """One that computes and draws is in both of the driver's lists; of one the driver knows nothing."""
+    running: dict[int, int | None] = {7: 2 * GIB, 8: 3 * GIB, 9: None}
+    card = FakeCard("GPU-a", used=7 * GIB, running=running, drawing={7: 2 * GIB, 10: GIB})
+    by_pid = {7: 2 * GIB, 8: 3 * GIB, 9: 0, 10: GIB}
+    assert seen(FakeNvml(card)).measure() == {"GPU-a": Held(7 * GIB, 24 * GIB, by_pid)}
 
 
 def test_a_card_that_falls_off_the_bus_is_left_out_and_is_back_with_it() -> None:
     one, two = FakeCard("GPU-a", used=GIB), FakeCard("GPU-b", used=2 * GIB)
     cards = seen(FakeNvml(one, two))
     one.fault = FakeNvml.NVML_ERROR_GPU_IS_LOST
-    assert cards.measure() == {"GPU-b": Held(2 * GIB)}
+    assert cards.measure() == {"GPU-b": Held(2 * GIB, 24 * GIB)}
     one.fault = 0
-    assert cards.measure() == {"GPU-a": Held(GIB), "GPU-b": Held(2 * GIB)}
+    assert cards.measure() == {"GPU-a": Held(GIB, 24 * GIB), "GPU-b": Held(2 * GIB, 24 * GIB)}
 
 
 def test_a_driver_that_was_loaded_anew_is_asked_anew() -> None:
     nvml = FakeNvml(FakeCard("GPU-a", used=GIB))
     cards = seen(nvml)
-    assert cards.measure() == {"GPU-a": Held(GIB)}
+    assert cards.measure() == {"GPU-a": Held(GIB, 24 * GIB)}
     nvml.generation += 1
     assert cards.measure() == {}
-    assert cards.measure() == {"GPU-a": Held(GIB)}
+    assert cards.measure() == {"GPU-a": Held(GIB, 24 * GIB)}
     cards.close()
     assert nvml.open == 0
 
