@@ -54,14 +54,15 @@ def exported_model() -> None:
 
 
 @contextlib.contextmanager
-def started(**settings: str) -> Iterator[Client]:
-    """A platform on a free port with a data folder that is removed afterwards; `settings` are environment."""
-    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
-        environ = {**os.environ, **settings, "TORPOR_DATA": folder}
+def started(data: Path | None = None, **settings: str) -> Iterator[Client]:
+    """A platform on a free port; `settings` are environment. `data`: its folder, else one that is removed then."""
+    with contextlib.ExitStack() as stack:
+        folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torpor-bench-")))
+        environ = {**os.environ, **settings, "TORPOR_DATA": str(folder)}
         torpor = str(BIN / "torpor")
         subprocess.run([torpor, "up", "--detach", "--port", "0"], check=True, env=environ, stdout=sys.stderr)
         try:
-            found = read_address(Path(folder))
+            found = read_address(folder)
             assert found is not None, "the platform wrote no address"
             with Client(found["url"]) as client:
                 yield client
