@@ -48,6 +48,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._live = ExitStack()
         self._status = self._console.status("") if self._console.is_terminal else None
+        self._phase = ""
 
     def __enter__(self) -> Progress:
         if self._status is not None:
@@ -58,10 +59,15 @@ class Progress(AbstractContextManager["Progress"]):
         self._live.close()
 
     def tell(self, phase: str, detail: str) -> None:
-        """A phase begins; a "log" is a line of what it says meanwhile."""
+        """A phase begins; a "log" is a line of what it says meanwhile: on a terminal the last one stands for all."""
+        if phase == "log" and self._status is not None:
+            from rich.text import Text  # a builder's words are no markup
+
+            line = f"{self._phase:<22} {detail}"
+            return self._status.update(Text(line[: self._console.width - 4]))
         if phase == "log":
-            self._console.print(f"  | {detail}", soft_wrap=True, style="dim")
-            return
+            return self._console.print(f"  | {detail}", soft_wrap=True)
+        self._phase = phase
         if self._status is not None:
             self._status.update(phase)
         self._console.print(f"{phase:<22} {detail}".rstrip(), soft_wrap=True)
