@@ -163,3 +163,22 @@ def test_a_container_that_is_made_ahead_is_the_next_start_s(play: Play, stage: C
         await stage.launcher.prepare(stage.plan("Good"))  # its revision keeps none ahead any more
 
     play(scenario())
+
+
+def test_an_endpoint_that_is_deployed_again_has_no_container_of_the_one_removed(
+    play: Play, stage: ContainerStage
+) -> None:
+    async def scenario() -> None:
+        heard, other = Heard(), stage.folder / "other"
+        other.mkdir(exist_ok=True)
+        (other / "service.py").write_text((stage.folder / "src" / "service.py").read_text())
+        await stage.launcher.prepare(stage.plan("Good", {"ahead": True}))
+        [made] = await stage.containers()
+        await stage.launcher.start("e-1-b", stage.plan("Good", {"ahead": True}, folder=other), heard.append)
+        await heard.until(Ready)
+        [runs] = [each for each in await stage.containers() if each["State"] == "running"]
+        assert runs["Id"] != made["Id"]
+        await stage.launcher.stop("e-1-b", 20)
+        await stage.launcher.prepare(stage.plan("Good"))
+
+    play(scenario())

@@ -24,7 +24,7 @@ from router.launch.container.box import Box
 from router.launch.container.owner import give, let_read
 from router.launch.container.package import package
 from router.launch.container.platform import Platform
-from router.launch.container.spec import RUN, Place, config, mounted
+from router.launch.container.spec import RUN, Place, alike, config, mounted
 from router.launch.files import VARIABLE
 from router.launch.forker import Forker
 from router.launch.logs import Logs
@@ -186,7 +186,7 @@ class ContainerLauncher(Children):
     async def _started(self, plan: Plan, replica: str = "") -> Box:
         async with self._making.setdefault(plan.endpoint, asyncio.Lock()):
             made = self._made.get(plan.endpoint)
-            if made is not None and (made[0].revision, made[0].cards) == (plan.revision, plan.cards):
+            if made is not None and alike(made[0], plan):
                 del self._made[plan.endpoint]
                 box = made[1]
             else:
@@ -234,7 +234,7 @@ class ContainerLauncher(Children):
         """One that the next start of the plan finds made; none where there is one already."""
         async with self._making.setdefault(plan.endpoint, asyncio.Lock()):
             made = self._made.get(plan.endpoint)
-            if self._closing or (made is not None and made[0].revision == plan.revision):
+            if self._closing or (made is not None and alike(made[0], plan)):
                 return
             self._discard(plan.endpoint)
             try:

@@ -82,6 +82,18 @@ def config(plan: Plan, kind: Kind, platform: str, place: Place, memory: int) -> 
     }
 
 
+def alike(made: Plan, wanted: Plan) -> bool:
+    """Whether a container that was made for one plan is what another wants.
+
+    Their revisions do not tell: an endpoint that was removed and is deployed again counts them from one.
+    """
+    return _shape(made) == _shape(wanted)
+
+
+def _shape(plan: Plan) -> tuple[object, ...]:
+    return plan.revision, plan.contained, plan.replicas, plan.cards, mounted(plan)
+
+
 def environment(place: Place) -> list[str]:
     """Nothing of the endpoint's own: what a replica is told travels through its socket, out of the engine's sight."""
     told = {
