@@ -60,11 +60,15 @@ class Packages:
     bentos: Bentos
     environments: Environments
     images: Images
+    cards: Cards
 
     @classmethod
-    def of(cls, config: Config, pushed: DirectUploads, images: Images) -> Packages:
+    def of(cls, config: Config, pushed: DirectUploads, images: Images, cards: Cards) -> Packages:
         environments = Environments(config.data / "environments", config.data / "run")
-        return cls(Bentos(pushed.repositories.copies), environments, images)
+        return cls(Bentos(pushed.repositories.copies), environments, images, cards)
+
+    def check(self, settings: Settings) -> None:
+        self.cards.check(settings.gpu)
 
     def needs(self, tag: str) -> Needs:
         return self.bentos.needs(tag)
@@ -111,7 +115,9 @@ def build(config: Config) -> Router:
         catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room, cards=cards.measure()
     )
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
-    deploys = Deploys(engine, catalog, store, Packages.of(config, pushed, images), listeners, forget, memory, secrets)
+    deploys = Deploys(
+        engine, catalog, store, Packages.of(config, pushed, images, cards), listeners, forget, memory, secrets
+    )
     secrets.changed = deploys.refresh
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)

@@ -39,7 +39,8 @@ PRODUCT = ("torpor", "services", "models", "router")
 PURE = {
     "__future__", "collections", "dataclasses", "enum", "hashlib", "heapq", "math", "re", "signal", "typing", "urllib",
 }  # fmt: skip
-IMPORTED_AS = {"opentelemetry_exporter_otlp_proto_http": "opentelemetry"}  # distributions that bring another name
+# Distributions that bring another name.
+IMPORTED_AS = {"opentelemetry_exporter_otlp_proto_http": "opentelemetry", "nvidia_ml_py": "pynvml"}
 RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},

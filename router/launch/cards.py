@@ -13,7 +13,6 @@ import ctypes
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +80,13 @@ class Cards:
         if nvml and not held:
             self.close()  # the driver was loaded anew: its old handles are of no use
         return held
+
+    def check(self, gpu: int) -> None:
+        """Raises BadRequest where a replica is to have more cards than can be handed out at all."""
+        if gpu > len(self.there):
+            have = f"this machine has {len(self.there)} GPU{'s' * (len(self.there) != 1)} to hand out"
+            remedy = "deploy with fewer, or see why a card is left out: torpor doctor" if self.there else self.why
+            raise BadRequest(f"gpu = {gpu}, but {have}\n{remedy or 'see torpor doctor'}")
 
     def close(self) -> None:
         if self._library is not None:
@@ -198,16 +204,6 @@ def processes(nvml: Any, handle: Any) -> dict[int, int]:
 def text(said: str | bytes) -> str:
     """Bindings before 11.510 say bytes."""
     return said.decode() if isinstance(said, bytes) else said
-
-
-def check(gpu: int, cards: Sequence[Card], why: str = "") -> None:
-    """Raises BadRequest where a replica is to have more cards than can be handed out at all. `why` there are none."""
-    if gpu > len(cards):
-        have = f"this machine has {len(cards)} GPU{'s' * (len(cards) != 1)} to hand out"
-        remedy = (
-            "deploy with fewer, or see why a card is left out: torpor doctor" if cards else why or "see torpor doctor"
-        )
-        raise BadRequest(f"gpu = {gpu}, but {have}\n{remedy}")
 
 
 if __name__ == "__main__":

@@ -228,6 +228,7 @@ class Deploys:
             self._changing.discard(name)
 
     def _check_part(self, part: Part) -> Needs:
+        self._packages.check(part.settings)
         needs = self._packages.needs(part.bento)
         there = {**self._vault.env(tuple(part.spec.get("secrets") or ())), **part.env}
         missing = [name for name in needs.required_env if name not in there]

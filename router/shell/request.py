@@ -97,6 +97,10 @@ class Records(Protocol):
 class Packages(Protocol):
     """Where bentos are, and what they run on."""
 
+    def check(self, settings: Settings) -> None:
+        """Raises BadRequest where this machine has not what the settings ask of it."""
+        ...
+
     def needs(self, tag: str) -> Needs:
         """Raises NotFound, InvalidService or ModelNotFound."""
         ...

@@ -12,7 +12,7 @@ import pynvml
 import pytest
 
 from router.core.events import Held
-from router.launch.cards import Card, Cards, check
+from router.launch.cards import Card, Cards
 from tests.shell.fakes.nvml import GIB, FakeCard, FakeNvml
 from torpor.errors import BadRequest
 
@@ -113,13 +113,14 @@ def test_a_driver_that_was_loaded_anew_is_asked_anew() -> None:
 
 
 def test_more_cards_than_the_machine_has_are_refused_with_their_number() -> None:
-    one = [Card(0, "GPU-a", "NVIDIA L4", 24 * GIB)]
-    check(0, [])
-    check(1, one)
-    with pytest.raises(BadRequest, match="gpu = 2, but this machine has 1 GPU to hand out\n"):
-        check(2, one)
-    with pytest.raises(BadRequest, match="gpu = 1, but this machine has 0 GPUs to hand out\nthe driver is gone"):
-        check(1, [], "the driver is gone")
+    one = seen(FakeNvml(FakeCard("GPU-a"), FakeCard("GPU-b", mig=1)))
+    one.check(0)
+    one.check(1)
+    with pytest.raises(BadRequest, match="gpu = 2, but this machine has 1 GPU to hand out\ndeploy with fewer"):
+        one.check(2)
+    none = seen(FakeNvml(fault=FakeNvml.NVML_ERROR_DRIVER_NOT_LOADED))
+    with pytest.raises(BadRequest, match="this machine has 0 GPUs to hand out\nNVIDIA's driver is not loaded"):
+        none.check(1)
 
 
 def test_the_list_is_printed_for_others() -> None:

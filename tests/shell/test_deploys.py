@@ -138,6 +138,7 @@ def test_the_next_revision_keeps_when_it_was_made_and_what_was_counted() -> None
         ({"name": "a" * 64}, BadRequest, "1 to 63"),
         ({"bento": "nobody:1"}, NotFound, "bento nobody:1 is not here"),
         ({"bento": "needy:1"}, BadRequest, "--env TOKEN=..."),
+        ({"gpu": 1, "launcher": "container"}, BadRequest, "gpu = 1, but this machine has 0 GPUs"),
         ({"port": 7400}, Conflict, "port 7400 belongs to endpoint 'other'"),
     ],
 )

@@ -14,7 +14,7 @@ from router.core.catalog import Change, Registered
 from router.core.split import Variant
 from router.core.settings import Settings
 from router.shell.request import Environment, Needs
-from torpor.errors import Conflict, NotFound, TorporError
+from torpor.errors import BadRequest, Conflict, NotFound, TorporError
 
 
 class Gate:
@@ -98,6 +98,11 @@ class FakePackages:
     known: dict[str, Needs] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     gate: Gate = field(default_factory=Gate)
+    gpus: int = 0
+
+    def check(self, settings: Settings) -> None:
+        if settings.gpu > self.gpus:
+            raise BadRequest(f"gpu = {settings.gpu}, but this machine has {self.gpus} GPUs\ndeploy with fewer")
 
     def needs(self, tag: str) -> Needs:
         if tag not in self.known:
