@@ -28,6 +28,7 @@ FIRST = "127.0.0.1:7400"  # the first port of deployments
 # data folder, figures, widths of columns.
 VARIES = (
     (r":[a-z2-7]{16}\b", ":ID"),
+    (r"torpor-bento:[0-9a-f]{32}", "torpor-bento:ID"),
     (r"-[0-9a-f]{8}\b", "-ID"),
     (r"\btp_[\w-]{43}", "TOKEN"),
     (r"(?<![\w.-])[0-9a-f]{8}(?![\w.-])", "ID"),
@@ -49,13 +50,18 @@ class Command:
         return "^C" in self.output
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def section(title: str) -> str:
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    return str(found)
 
 
-def commands() -> list[Command]:
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[Command]:
     found = []
-    for block in blocks("console"):
+    for block in blocks("console", text):
         for each in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, *output = each.splitlines()
             found.append(Command(line, tuple(output)))
@@ -86,7 +92,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         down(folder / "data")
 
 
-def run(command: Command, before: list[str], env: dict[str, str]) -> str:
+def run(command: Command, before: list[str], env: dict[str, str], within: float = WITHIN) -> str:
     """What one command prints, on both outputs, as bash runs it after the lines that set its environment."""
     line = command.line.replace(DEFAULT, f"127.0.0.1:{env['TORPOR_PORT']}")
     line = line.replace(FIRST, f"127.0.0.1:{env['TORPOR_PORTS_FROM']}")
@@ -105,7 +111,7 @@ def run(command: Command, before: list[str], env: dict[str, str]) -> str:
     if command.interrupted:
         printed = "".join(process.stdout.readline() for _ in command.output[:-1])
         os.killpg(process.pid, signal.SIGINT)
-    printed += process.communicate(timeout=WITHIN)[0]
+    printed += process.communicate(timeout=within)[0]
     assert process.returncode == (130 if command.interrupted else 0), f"$ {line}\n{printed}"
     return printed
 
@@ -119,7 +125,7 @@ def test_every_block_is_of_a_language_that_is_run() -> None:
 
 
 def test_the_demo_prints_what_the_readme_shows() -> None:
-    (demo, test) = commands()[:2]
+    (demo, test) = commands(README)[:2]
     assert (demo.line, test.line) == ("make demo", "make test")
     env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     done = subprocess.run(["make", "demo"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
@@ -132,7 +138,7 @@ def test_the_shell_and_python_sessions_do_what_the_readme_shows(
     shell: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[str] = []
-    for command in commands()[2:]:
+    for command in commands(README.replace(section("Containers"), ""))[2:]:  # those are in tests/containers
         word = shlex.split(command.line)[0]
         if word in ("source", "export"):
             before.append(command.line)
