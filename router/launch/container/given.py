@@ -37,13 +37,14 @@ def version(name):
     except Exception:
         return ""
 from shutil import which
-print(json.dumps({
+# Text and newline in one write: Podman's log has two parts of a line that came in two, and tells the last one only.
+sys.stdout.write(json.dumps({
     "python": list(sys.version_info[:3]),
     "executable": sys.executable,
     "pip": bool(util and util.find_spec("pip")),
     "uv": bool(which("uv")),
     "versions": {name: version(name) for name in sys.argv[1:]},
-}))
+}) + chr(10))
 """
 
 
