@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.containers.devices import specified
 from tests.containers.engine import NoEngine, make_base_image, ready_engine, remove_labelled
 from tests.containers.host import make_host_image
 
@@ -42,6 +43,17 @@ def base_image(engine: Path) -> str:
 def host_image(engine: Path, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The id of an image in which replicas run, of the services of this repository too. Made by the first run."""
     return asyncio.run(make_host_image(engine, tmp_path_factory.mktemp("host")))
+
+
+@pytest.fixture
+def card_devices(engine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The engine finds devices that stand in for graphics cards."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(specified(engine, monkeypatch))
+        except NoEngine as reason:
+            cannot(reason)
+        yield
 
 
 @pytest.fixture

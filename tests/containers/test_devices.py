@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,12 @@ from tests.containers.engine import asked
 from torpor.errors import InternalError
 
 LABEL = "torpor.platform"
-SPECIFICATION = Path("/var/run/cdi/torpor-tests.json")
-CARDS = {"GPU-a": "/dev/zero", "GPU-b": "/dev/full"}
 # What differs from one container to the next, and what the engine's two APIs call by another name.
 PASSING = {"Type", "Path", "CgroupPath", "ID", "Id", "Created", "Hostname", "IOMaximumIOps", "IOMaximumBandwidth"}
 SEEN = (
     "grep -E 'Cap|Seccomp|NoNew|^Uid|^Gid|Groups' /proc/self/status; cut -d' ' -f5,6 /proc/self/mountinfo | sort;"
     "umask; ls /dev /sys/class/net; cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
 )
-
-
-@pytest.fixture
-def specification(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A device of each card's name, in a class of our own: a machine may have real ones."""
-    monkeypatch.setattr(devices, "KIND", "torpor.test/gpu")
-    made = [
-        {"name": name, "containerEdits": {"deviceNodes": [{"path": f"/dev/{name}", "hostPath": path}]}}
-        for name, path in CARDS.items()
-    ]
-    SPECIFICATION.parent.mkdir(parents=True, exist_ok=True)
-    SPECIFICATION.write_text(json.dumps({"cdiVersion": "0.5.0", "kind": "torpor.test/gpu", "devices": made}))
-    yield
-    SPECIFICATION.unlink()
 
 
 async def container(engine: Path, image: str, cards: tuple[str, ...]) -> list[str]:
@@ -63,7 +47,7 @@ async def container(engine: Path, image: str, cards: tuple[str, ...]) -> list[st
     return [line for line in lines if line.startswith(("GPU-", "NVIDIA"))]
 
 
-def test_a_container_sees_its_own_cards_and_no_others(engine: Path, base_image: str, specification: None) -> None:
+def test_a_container_sees_its_own_cards_and_no_others(engine: Path, base_image: str, card_devices: None) -> None:
     seen = {
         cards: asyncio.run(container(engine, base_image, cards))
         for cards in [(), ("GPU-a",), ("GPU-b",), ("GPU-a", "GPU-b")]

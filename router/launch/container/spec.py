@@ -7,11 +7,12 @@ is not root, and bounds on memory, processors and processes. Seccomp is the engi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from router.launch.container import devices
 from router.launch.container.api import Kind
 from router.shell.plan import Plan
 
@@ -63,6 +64,7 @@ def config(plan: Plan, kind: Kind, platform: str, place: Place, memory: int) -> 
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
         "RestartPolicy": {"Name": "no"},
     }
+    host |= devices.request(kind, plan.cards)
     if userns:
         host["UsernsMode"] = userns
     if not box.egress:
@@ -73,7 +75,7 @@ def config(plan: Plan, kind: Kind, platform: str, place: Place, memory: int) -> 
         "Image": box.image,
         "Entrypoint": ["python", "-m", "torpor.host.forkserver", "--control-path", CONTROL],
         "Cmd": [],
-        "Env": environment(place),
+        "Env": environment(place, devices.environment(kind, plan.cards)),
         "User": user,
         "WorkingDir": "/",
         "Labels": {PLATFORM: platform, ENDPOINT: plan.endpoint, REVISION: str(plan.revision)},
@@ -94,7 +96,7 @@ def _shape(plan: Plan) -> tuple[object, ...]:
     return plan.revision, plan.contained, plan.replicas, plan.cards, mounted(plan)
 
 
-def environment(place: Place) -> list[str]:
+def environment(place: Place, cards: Mapping[str, str]) -> list[str]:
     """Nothing of the endpoint's own: what a replica is told travels through its socket, out of the engine's sight."""
     told = {
         "PYTHONPATH": TORPOR,
@@ -106,6 +108,7 @@ def environment(place: Place) -> list[str]:
         "BENTOML_HOME": str(place.models),
         "BENTOML_DO_NOT_TRACK": "True",
         **dict.fromkeys(SINGLE_THREADED, "1"),
+        **cards,
     }
     return [f"{name}={value}" for name, value in told.items()]
 
