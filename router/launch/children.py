@@ -29,6 +29,7 @@ log = logging.getLogger("torpor.launcher")
 
 BACKLOG = 1024
 SHOWN = 40  # log lines that travel with a failed start: the whole stack of one that a signal killed
+KILLED_WITHIN = 5.0  # seconds from KILL until whoever forked it has said that it has ended
 FORK_WITHIN = ANSWER_WITHIN + 30.0  # seconds; what the fork-server imports for others comes first
 
 
@@ -98,8 +99,7 @@ class Children:
         try:
             await asyncio.wait_for(forked.over.wait(), within)
         except TimeoutError:
-            forked.signal(signal.SIGKILL)
-            await forked.over.wait()
+            await killed(forked)
 
     async def pause(self, replica: str) -> None:
         raise InternalError(f"replica {replica} cannot be frozen\nuse another `sleep` than pause")
@@ -249,3 +249,13 @@ async def existing(forked: Forked) -> None:
     except TimeoutError:
         forked.server.kill()
         await forked.exists.wait()
+
+
+async def killed(forked: Forked) -> None:
+    """Returns when it is over. A fork-server that does not say so is ended: a service may have stopped it."""
+    forked.signal(signal.SIGKILL)
+    try:
+        await asyncio.wait_for(forked.over.wait(), KILLED_WITHIN)
+    except TimeoutError:
+        forked.server.kill()
+        await forked.over.wait()

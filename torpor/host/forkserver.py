@@ -18,6 +18,7 @@ from typing import Any
 from torpor.host.charge import Charge
 from torpor.host.forks import Forks
 from torpor.host.preload import OWN, preload, threads
+from torpor.host.seal import seal
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -87,6 +88,7 @@ def main() -> None:
     if options.control_path is not None:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.connect(options.control_path)
+        seal()
         return Contained(control, own).serve()
     control = socket.socket(fileno=options.control_fd)
     control.set_inheritable(False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -22,6 +24,7 @@ log = logging.getLogger("torpor.launcher")
 
 CONNECT_WITHIN = 120.0  # seconds from the container's start until its fork-server has done its imports
 ENDED_WITHIN = 10.0  # seconds until the engine has noticed the end of a process that hung up
+KILLED_AGAIN = 1.0  # seconds until one that was killed and does not hang up is killed again
 SHOWN = 40  # lines of a container that could not start
 MiB = 1 << 20
 
@@ -186,13 +189,19 @@ class Box(Forker):
             return
 
     async def _kill(self) -> None:
-        if self.container is None:
-            return
-        with contextlib.suppress(TorporError):
-            if self.frozen:
-                await self.unpause()
-        with contextlib.suppress(TorporError):
-            await self._api.kill(self.container)
+        """Until it has hung up. Not by the engine alone, which may be down; one that is frozen dies when it goes on."""
+        if self.pid is not None and visible(self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
+        while self.container is not None:
+            with contextlib.suppress(TorporError):
+                state = (await self._api.inspect(self.container) or {}).get("State") or {}
+                if state.get("Paused"):
+                    await self.unpause()
+                await self._api.kill(self.container)
+            if not self.alive:
+                return
+            await asyncio.sleep(KILLED_AGAIN)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
