@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from router.bentos import Bentos
 from router.config import Config, loopback
 from router.core.catalog import Catalog
 from router.core.effects import Note
-from router.core.settings import Settings
 from router.core.split import endpoint_of
 from router.launch.cards import Cards
 from router.launch.container.api import ContainerApi
 from router.launch.container.images import Images
 from router.launch.container.launcher import ContainerLauncher
 from router.launch.container.platform import Platform
-from router.launch.environment import Environments
 from router.launch.launchers import Launchers
 from router.launch.logs import Logs
 from router.launch.machine import SHARE, memory, memory_total
 from router.launch.process import ProcessLauncher
 from router.launch.rundir import RunFolder
+from router.packages import Packages
 from router.pushed import pushed_of
 from router.router import Router
 from router.shell.certificates import Certificates
 from router.shell.deployments import Deployments
 from router.shell.deploys import Deploys
-from router.shell.direct import DirectUploads
 from router.shell.door import Door
 from router.shell.engine import Engine
 from router.shell.listeners import Listeners
 from router.shell.meters import Meters
 from router.shell.plan import Plan
-from router.shell.request import Environment, Needs
 from router.shell.secrets import Secrets
 from router.shell.shadow import Shadows
 from router.shell.tokens import Tokens
@@ -53,32 +47,6 @@ log = logging.getLogger("torpor.router")
 PASSING = frozenset(("starting", "tried", "ended", "kept", "dropped"))  # transitions for the log, not for the history
 
 
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """Bentos and their environments, as a deploy asks for them."""
-
-    bentos: Bentos
-    environments: Environments
-    images: Images
-    cards: Cards
-
-    @classmethod
-    def of(cls, config: Config, pushed: DirectUploads, images: Images, cards: Cards) -> Packages:
-        environments = Environments(config.data / "environments", config.data / "run")
-        return cls(Bentos(pushed.repositories.copies), environments, images, cards)
-
-    def check(self, settings: Settings) -> None:
-        self.cards.check(settings.gpu)
-
-    def needs(self, tag: str) -> Needs:
-        return self.bentos.needs(tag)
-
-    async def environment(self, needs: Needs, settings: Settings, tell: Callable[[str], None]) -> Environment:
-        if settings.launcher == "container":
-            return Environment(Path(sys.executable), await self.images.of(needs, settings.image, tell))
-        return Environment(await self.environments.python(needs.listed, tell, needs.python))
-
-
 def build(config: Config) -> Router:
     """Opens the store and puts the parts together; nothing runs yet."""
     certificates = certificates_of(config)
@@ -86,13 +54,7 @@ def build(config: Config) -> Router:
     catalog = Catalog(config.domain)
     logs = Logs(config.data / "logs")
     room = config.memory or int(SHARE * memory_total())
-    run = RunFolder(config.data / "run")
-    api = ContainerApi(config.engine)
-    platform = Platform(config.data, api)
-    processes = ProcessLauncher(config.data, logs, run=run)
-    containers = ContainerLauncher(config.data, logs, run, api, platform, model_home(), room)
-    launcher = Launchers(processes, containers)
-    images = Images(api, platform.id(), config.build_network, config.data / "spool")
+    launcher, images = launchers_of(config, logs, room)
     pushed = pushed_of(config, store)
     meters = Meters()
     listeners = Listeners(config.host, certificates.context if certificates else None)
@@ -108,16 +70,13 @@ def build(config: Config) -> Router:
             listeners.proxy.forget(endpoint)
         shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
 
-    room = config.memory or int(SHARE * memory_total())
     cards = Cards()
     cards.look()
-    engine = Engine(
-        catalog, launcher, replica_id, time.monotonic, noted(meters, store), plan, room, cards=cards.measure()
-    )
+    note, held = noted(meters, store), cards.measure()
+    engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, cards=held)
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
-    deploys = Deploys(
-        engine, catalog, store, Packages.of(config, pushed, images, cards), listeners, forget, memory, secrets
-    )
+    packages = Packages.of(config, pushed, images, cards)
+    deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory, secrets)
     secrets.changed = deploys.refresh
     ports = config.ports_from if config.domain is None else None
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
@@ -144,6 +103,16 @@ def build(config: Config) -> Router:
         cards,
         images,
     )
+
+
+def launchers_of(config: Config, logs: Logs, room: int) -> tuple[Launchers, Images]:
+    """`room`: bytes that a container may take whose endpoint says nothing."""
+    run = RunFolder(config.data / "run")
+    api = ContainerApi(config.engine)
+    platform = Platform(config.data, api)
+    containers = ContainerLauncher(config.data, logs, run, api, platform, model_home(), room)
+    launchers = Launchers(ProcessLauncher(config.data, logs, run=run), containers)
+    return launchers, Images(api, platform.id(), config.build_network, config.data / "spool")
 
 
 def noted(meters: Meters, store: Store) -> Callable[[Note], None]:

@@ -24,6 +24,8 @@
     │   ├── NoRoom            503 no_room
     │   ├── DiskFull          507 disk_full
     │   ├── Overloaded        503 overloaded
+    │   ├── EngineUnreachable  503 engine_unreachable
+    │   ├── EngineFailed      503 engine_failed
     │   └── ShuttingDown      503 shutting_down
     ├── GaveUp                it may have run; retry only what may run twice
     │   ├── InternalError     500 internal_error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from router.core.catalog import Catalog, Change, Learned, Registered
 from router.core.refusals import above_limit
 from router.core.split import KINDS, Rule, Variant, check_variants, line_of
 from router.shell.engine import Engine
+from router.shell.entries import counted, entry_of
 from router.shell.plan import Plan
 from router.shell.request import (
     NO_VAULT,
@@ -104,7 +104,10 @@ class Deploys:
             for part in request.parts():
                 tell(phase("checked", part.bento))
             first = await anyio.to_thread.run_sync(self._records.newest, request.name) + 1
-            entries = [self._entry(request, part, number) for number, part in enumerate(request.parts(), start=first)]
+            entries = [
+                entry_of(request, part, number, self._catalog)
+                for number, part in enumerate(request.parts(), start=first)
+            ]
             variants = self._variants_after(request, first)
             try:
                 await self._prove_and_commit(request, entries, needs, variants, tell)
@@ -169,7 +172,7 @@ class Deploys:
                 return
             await self._records.terminate(name, True)
             lines = [name, *(line_of(name, v.name) for v in self._catalog.variants.get(name, ()))]
-            self._catalog.put(self._counted(name))
+            self._catalog.put(counted(self._catalog.endpoints[name], self._engine))
             self._catalog.terminate(name)
             for line in lines:
                 await self._engine.remove(line)
@@ -361,39 +364,8 @@ class Deploys:
             await self._engine.remove(line, name if line in shared else None)
             await anyio.to_thread.run_sync(self._forget, line)
 
-    def _counted(self, name: str) -> Registered:
-        """With the calls and cold starts that its line has counted, which ends."""
-        entry, line = self._catalog.endpoints[name], self._engine.schedule.lines.get(name)
-        if line is None or line.last_call is None:
-            return entry
-        return dataclasses.replace(
-            entry,
-            calls=entry.calls + line.calls,
-            cold_starts=entry.cold_starts + line.cold_starts,
-            last_call_at=time.time() - self._engine.ago(line.last_call),
-        )
-
     def _plan(self, entry: Registered, needs: Needs, on: Environment, learned: Learned | None) -> Plan:
         return plan_of(entry, needs, on, self._vault, learned)
-
-    def _entry(self, request: Request, part: Part, number: int) -> Registered:
-        before = None if part.variant else self._catalog.endpoints.get(request.name)
-        kept = before or self._catalog.terminated.get(request.name)
-        return Registered(
-            name=line_of(request.name, part.variant),
-            revision=number,
-            bento=part.bento,
-            env=part.env,
-            settings=part.settings,
-            created_at=kept.created_at if kept else time.time(),
-            calls=kept.calls if kept else 0,
-            cold_starts=kept.cold_starts if kept else 0,
-            last_call_at=kept.last_call_at if kept else None,
-            spec=part.spec,
-            creator=request.creator,
-            uid=kept.uid if kept else request.uid or uuid.uuid4().hex,
-            deployed_at=time.time(),
-        )
 
 
 def fits(memory: int, limit: int) -> None:
