@@ -88,6 +88,8 @@ class ReplicaView(TypedDict):
     pid: int | None
     in_flight: int
     memory: int | None  # bytes, PSS
+    cards: list[str]  # its graphics cards, by UUID
+    gpu_memory: int | None  # bytes on them, None: without cards
     phases: dict[str, float]  # seconds
     since: float  # seconds since the epoch
 

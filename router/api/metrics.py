@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 
 import torpor
 from router.api.views import state_of
+from router.core.cards import Cards
 from router.core.line import Line
 from router.core.split import BETWEEN
 from router.proxy.tally import Histogram, Tallies, Tally
@@ -49,6 +50,7 @@ class Row:
     replicas: Counter[State]
     template: bool
     memory: int  # bytes of replicas and template, as last measured
+    on_cards: dict[str, int]  # bytes of replicas on graphics cards, by the card's UUID
     refused: dict[str, int]  # calls, by what refused them before the queue
     copies: dict[str, int]  # to its shadow, by what became of them
 
@@ -97,6 +99,10 @@ class Metrics:
         """Of one endpoint, known without a replica."""
         return rendered(of_endpoints([self._row(endpoint)]))
 
+    @property
+    def _cards(self) -> Cards:
+        return self.engine.schedule.cards
+
     def _limit(self) -> int | None:
         return self.engine.schedule.room.limit
 
@@ -114,6 +120,7 @@ class Metrics:
             parked=len(line.parked),
             replicas=Counter(replica.state for replica in line.replicas.values()),
             template=template is not None and template.kept,
+            on_cards={card: size for r in line.replicas.values() for card, size in self._cards.of(r).items()},
             memory=sum(replica.memory for replica in line.replicas.values()) + (template.memory if template else 0),
             refused={"rate": 0, "quota": 0, **self.engine.rates.refused(name), "token": calls.barred},
             copies=self.shadows.seen(name) if self.shadows and name in self.shadows.endpoints else {},
@@ -165,6 +172,9 @@ def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
     copies = CounterMetricFamily(
         "torpor_shadow_copies", "Calls copied to a shadow, by what became of them.", labels=("endpoint", "outcome")
     )
+    on_cards = GaugeMetricFamily(
+        "torpor_gpu_memory_bytes", "Memory of replicas on graphics cards.", labels=("endpoint", "card", "variant")
+    )
     for row in rows:
         for code, count in sorted(row.calls.codes.copy().items()):
             calls.add_metric((row.name, str(code), *row.variant), count)
@@ -174,10 +184,13 @@ def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
             refused.add_metric((row.name, by_what, *row.variant), count)
         for outcome, count in row.copies.items():
             copies.add_metric((row.name, outcome), count)
+        for card, size in row.on_cards.items():
+            on_cards.add_metric((row.name, card, *row.variant), size)
     yield calls
     yield replicas
     yield refused
     yield copies
+    yield on_cards
     for name, text, count_of in COUNTS:
         counter = CounterMetricFamily(name, text, labels=by)
         for row in rows:

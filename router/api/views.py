@@ -114,6 +114,8 @@ class Views:
             pid=pid,
             in_flight=replica.in_flight,
             memory=replica.memory or None,
+            cards=list(replica.cards),
+            gpu_memory=replica.gpu_memory if replica.cards else None,
             phases=replica.phases,
             since=self._epoch + replica.since,
         )

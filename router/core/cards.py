@@ -115,10 +115,14 @@ class Cards:
     def _fit(self, line: Line) -> list[Card]:
         return [card for card in self.all.values() if card.free and card.has(line.gpu_memory)]
 
+    def of(self, replica: Replica) -> dict[str, int]:
+        """Bytes that its cards hold above what was there before."""
+        cards = (self.all[name] for name in replica.cards)
+        return {card.id: max(0, card.now.used - card.before.used) for card in cards}
+
     def _charge(self, replica: Replica) -> None:
-        """Bytes that its cards hold above what was there before; the most of one is what the next start needs."""
-        cards = [self.all[name] for name in replica.cards]
-        sizes = [max(0, card.now.used - card.before.used) for card in cards]
+        """What it takes; the most of one card is what the next start needs."""
+        sizes = self.of(replica).values()
         replica.gpu_memory = sum(sizes)
         line = self._s.lines[replica.endpoint]
         if replica.revision == line.revision:

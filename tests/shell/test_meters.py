@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.api.metrics import Metrics
 from router.core.catalog import Catalog, Registered
 from router.core.effects import Note
+from router.core.events import Held, Measured, Wanted
 from router.core.settings import Settings
 from router.proxy.tally import Tallies
 from router.shell.engine import Engine
@@ -32,13 +33,13 @@ class Own:
         return []
 
 
-def page_of(*names: str) -> tuple[Metrics, Engine]:
+def page_of(*names: str, cards: dict[str, Held] | None = None) -> tuple[Metrics, Engine]:
     launcher, catalog = FakeLauncher(), Catalog()
 
     async def planned(endpoint: str, revision: int) -> Plan:
         raise AssertionError("a scrape starts nothing")
 
-    engine = Engine(catalog, launcher, "{}-{}".format, lambda: 0.0, lambda note: None, planned)
+    engine = Engine(catalog, launcher, "{}-{}".format, lambda: 0.0, lambda note: None, planned, cards=cards)
     for name in names:
         catalog.put(Registered(name, 1, "b:1", {}, Settings(), 0.0))
         engine.live(name, 1, Settings())
@@ -70,6 +71,17 @@ def value(families: dict[str, Metric], family: str, sample: str = "", **labels: 
         if each.name == (sample or family) and each.labels == labels
     ]  # fmt: skip
     return found
+
+
+def test_what_replicas_have_on_graphics_cards_is_told_by_card() -> None:
+    metrics, engine = page_of("e", cards={"GPU-a": Held(1 * MIB), "GPU-b": Held(2 * MIB)})
+    engine.live("e", 1, Settings(gpu=2, launcher="container"))
+    engine.tell(Wanted("e", "call"))
+    metrics.meters.noted(Note("e", "starting", "a replica starts"))
+    engine.tell(Measured({}, 0, {"GPU-a": Held(5 * MIB), "GPU-b": Held(2 * MIB)}))
+    taken = scraped(metrics)["torpor_gpu_memory_bytes"]
+    seen = {(each.labels["endpoint"], each.labels["card"]): each.value for each in taken.samples}
+    assert seen == {("e", "GPU-a"): 4 * MIB, ("e", "GPU-b"): 0}
 
 
 def test_lives_are_counted_by_what_became_of_them() -> None:

@@ -79,7 +79,7 @@ def show_(url: str | None, name: str, as_json: bool) -> None:
     rows.append(("methods", ", ".join(r["name"] for r in view["schema"].get("routes", ()))))
     rows += [(f"variant {v['name']}", show.beside(view, v["name"])) for v in view["variants"]]
     rows += [
-        (f"replica {r['id']}", f"{r['state']}  pid {r['pid']}  {show.size(r['memory'])}  {show.phases(r['phases'])}")
+        (f"replica {r['id']}", f"{r['state']}  pid {r['pid']}  {show.taken(r)}  {show.phases(r['phases'])}")
         for r in view["replicas"]
     ]
     rows += [(key, str(setting)) for key, setting in view["settings"].items()]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from torpor.errors import NotFound
-from torpor.wire import EndpointView, VariantView
+from torpor.wire import EndpointView, ReplicaView, VariantView
 
 
 def as_json(value: Any) -> None:
@@ -75,6 +75,13 @@ class Progress(AbstractContextManager["Progress"]):
 
 def size(count: int | None) -> str:
     return "" if count is None else f"{count / (1 << 20):.1f} MiB"
+
+
+def taken(replica: ReplicaView) -> str:
+    """The memory of a replica, and of its graphics cards where it has some."""
+    if not replica["cards"]:
+        return size(replica["memory"])
+    return f"{size(replica['memory'])} and {size(replica['gpu_memory'])} on {', '.join(replica['cards'])}"
 
 
 def ago(instant: float | None) -> str:
