@@ -23,7 +23,7 @@ LIMIT = 1 << 30  # bytes of a container
 class ContainerStage:
     """In a folder of its own whose path is longer than a socket's may be."""
 
-    def __init__(self, folder: Path, engine: Path, image: str) -> None:
+    def __init__(self, folder: Path, engine: Path, image: str, api: type[ContainerApi] = ContainerApi) -> None:
         self.folder = folder / ("deep" * 30)
         (self.folder / "src").mkdir(parents=True)
         (self.folder / "src" / "service.py").write_text(SERVICE)
@@ -31,7 +31,7 @@ class ContainerStage:
         self.image = image
         self.run = RunFolder(self.folder / "run")
         self.run.open()
-        self.api = ContainerApi(engine)
+        self.api = api(engine)
         self.platform = Platform(self.folder, self.api)
         logs = Logs(self.folder / "logs")
         home = self.folder / "bentoml"
@@ -48,9 +48,13 @@ class ContainerStage:
     def log(self, replica: str) -> str:
         return (self.folder / "logs" / "e" / f"{replica}.log").read_text()
 
+    @property
+    def label(self) -> str:
+        return f"torpor.platform={self.platform.id()}"
+
     async def containers(self) -> list[dict[str, Any]]:
         """Those that this platform has."""
-        return await self.api.labelled(f"torpor.platform={self.platform.id()}")
+        return await self.api.labelled(self.label)
 
     def left(self) -> list[str]:
         """What is left in the folder of what runs."""
