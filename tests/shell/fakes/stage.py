@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from router.core.catalog import Catalog
 from router.core.effects import Note
+from router.core.events import Held
 from router.core.settings import Settings
 from router.proxy.calls import Lease, Outcome, Target
 from router.shell.engine import Engine
@@ -67,7 +68,7 @@ class FakeCall:
 class Stage:
     """One engine; its endpoints' services behave as `kind` is named: see FakeLauncher."""
 
-    def __init__(self) -> None:
+    def __init__(self, cards: dict[str, Held] | None = None) -> None:
         self.launcher = FakeLauncher()
         self.catalog = Catalog()
         self.notes: list[Note] = []
@@ -83,6 +84,7 @@ class Stage:
             anyio.current_time,
             self.notes.append,
             self.plan,
+            cards=cards,
         )
 
     async def plan(self, endpoint: str, revision: int) -> Plan:
@@ -140,14 +142,19 @@ async def idle() -> None:
     await wait_all_tasks_blocked()
 
 
-def play(scenario: Callable[[Stage], Awaitable[None]]) -> None:
-    """Runs a scenario beside a running engine, under a clock that jumps to the next deadline when all wait."""
+def play(scenario: Callable[[Stage], Awaitable[None]], cards: dict[str, Held] | None = None) -> None:
+    """Runs a scenario beside a running engine, under a clock that jumps to the next deadline when all wait.
+
+    `cards`: the machine's graphics cards, with what they hold.
+    """
     options = {"clock": MockClock(autojump_threshold=0)}
-    anyio.run(beside_an_engine, scenario, PATIENCE, backend="trio", backend_options=options)
+    anyio.run(beside_an_engine, scenario, PATIENCE, cards, backend="trio", backend_options=options)
 
 
-async def beside_an_engine(scenario: Callable[[Stage], Awaitable[None]], patience: float) -> None:
-    stage = Stage()
+async def beside_an_engine(
+    scenario: Callable[[Stage], Awaitable[None]], patience: float, cards: dict[str, Held] | None = None
+) -> None:
+    stage = Stage(cards)
     async with anyio.create_task_group() as tasks:
         await tasks.start(stage.engine.run)
         with anyio.fail_after(patience):
