@@ -190,9 +190,12 @@ class ContainerApi:
                 for line in lines.of(told):
                     yield line
 
-    async def build(self, context: Path, tag: str, labels: dict[str, str], network: str | None) -> AsyncIterator[str]:
-        """Builds the Dockerfile in the root of `context`, a tar; the engine's lines, as they come."""
-        params = {"t": tag, "labels": json.dumps(labels), "rm": "true", "forcerm": "true", "dockerfile": "Dockerfile"}
+    async def build(self, context: Path, tag: str, network: str | None) -> AsyncIterator[str]:
+        """Builds the Dockerfile in the root of `context`, a tar; the engine's lines, as they come.
+
+        Podman keeps no image of each step: its search for one fails where any image is removed meanwhile (4.3.1).
+        """
+        params = {"t": tag, "rm": "true", "forcerm": "true", "dockerfile": "Dockerfile", "layers": "false"}
         if network:
             params["networkmode"] = network
         client = self._client()

@@ -1,7 +1,8 @@
 """What the image of a bento is made of: the files that its build reads, the Dockerfile, and a key that stands for both.
 
 The Dockerfile is the one of `bentoml containerize`. Models are never part of an image, and source only where the build
-itself reads it: both are mounted when it runs, so bentos that ask for the same packages have one image.
+itself reads it: both are mounted when it runs, so bentos that ask for the same packages have one image. It is made in
+two steps, the ground (what the system is to have) and, on it, the Python packages: grounds are few, and long in making.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ USER root
 RUN uv pip install --python {VENV_PYTHON} {{pins}}
 USER bentoml
 """
-
+# Behind a ground: what it fetched.
+CLEAN = "RUN rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin"
+CLEAN_LISTS = " /var/lib/apt/lists/*"  # these a later apt-get install would miss
+GROUND_ENDS = re.compile(r"^COPY [^\n]*\./env/python \./env/python/$", re.MULTILINE)
 
 Files = tuple[tuple[str, Path], ...]  # by their names in the context
 
@@ -88,7 +92,7 @@ def recipe(bento: Path, platform: str) -> Recipe:
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidService(f"bento {tag} has a broken bento.yaml: {error!r}\nbuild it again") from None
     asked = {name: card.get(name) for name in READ}
-    told = json.dumps([platform, HEAD, TAIL, own_pins(), asked], sort_keys=True, default=str)
+    told = json.dumps([platform, HEAD, TAIL, CLEAN, own_pins(), asked], sort_keys=True, default=str)
     return Recipe(bento, tag, platform, files, variables, _digest(told, files))
 
 
@@ -146,7 +150,7 @@ def _mode(path: Path) -> int:
 
 
 def dockerfile(made: Recipe) -> str:
-    """As BentoML's generator makes it, with what the host runs on in the router's own versions behind it.
+    """As BentoML's generator makes it, with what the host runs on in the router's own versions behind it; no labels.
 
     Imports some 13 MB of BentoML: `dockerfile_of` has a passing process do it. Raises InvalidService.
     """
@@ -158,14 +162,42 @@ def dockerfile(made: Recipe) -> str:
     except (BentoMLException, TemplateError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidService(f"no Dockerfile can be made of bento {made.tag}: {reason}\nbuild it again") from None
-    declared = [f"ARG {name}={shlex.quote(value)}\n" for name, value in made.variables]
-    begin = "".join([head(made.platform), *declared])
-    tail = TAIL.format(pins=shlex.join(own_pins())) + labels({KEY: made.key, BENTO: made.tag, BASE: base_of(text)})
-    return FROM.sub(lambda line: f"{line[0]}\n{begin}", text) + tail
+    begin = head(made)
+    return FROM.sub(lambda line: f"{line[0]}\n{begin}", text) + TAIL.format(pins=shlex.join(own_pins()))
 
 
-def head(platform: str) -> str:
+def head(made: Recipe) -> str:
+    """What is put behind a FROM."""
+    return beginning(made.platform) + "".join(f"ARG {name}={shlex.quote(value)}\n" for name, value in made.variables)
+
+
+def beginning(platform: str) -> str:
     return labels({PLATFORM: platform}) + HEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The part of an image that bentos with other packages have too. `files`: what it reads."""
+
+    text: str
+    files: Files
+    key: str
+
+
+def divided(made: Recipe, text: str) -> tuple[Ground | None, str]:
+    """A Dockerfile's ground, and the rest, which wants a FROM; None where it is not made as BentoML makes them."""
+    end = GROUND_ENDS.search(text)
+    if end is None or len(FROM.findall(text)) != 1:
+        return None, text
+    rest = text[end.start() :]
+    ground = text[: end.start()] + CLEAN + ("" if "apt" in rest else CLEAN_LISTS) + "\n"
+    files = tuple((name, path) for name, path in made.files if not name.startswith(("env/python", "src")))
+    return Ground(ground, files, _digest(ground, files)), rest
+
+
+def onto(made: Recipe, ground: str, rest: str) -> str:
+    """The rest of a Dockerfile on the image of its ground, by its id."""
+    return f"FROM {ground}\n{head(made)}{rest}"
 
 
 async def dockerfile_of(made: Recipe) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from router.launch.container.api import ContainerApi
-from router.launch.container.containerfile import BASE, HEAD, KEY, head, labels
+from router.launch.container.containerfile import BASE, HEAD, KEY, beginning, labels
 from router.launch.container.spec import identity
 from router.launch.environment import own_pins
 from torpor.errors import EngineFailed, InvalidService
@@ -155,7 +155,7 @@ def completion(image: str, user: str, found: Given, platform: str) -> str:
         "uv": ["uv", "pip", "install", "--break-system-packages", "--python", python, *found.missing],
         "pip": [python, "-m", "pip", "install", "--disable-pip-version-check", *found.missing],
     }
-    steps = [f"FROM {image}", head(platform), "ARG PIP_BREAK_SYSTEM_PACKAGES=1", "USER root"]
+    steps = [f"FROM {image}", beginning(platform), "ARG PIP_BREAK_SYSTEM_PACKAGES=1", "USER root"]
     if found.missing:
         steps.append(f"RUN {json.dumps(install[found.installer])}")
     if found.called != PYTHONS[0]:  # beside it: an interpreter finds its environment by where it was started

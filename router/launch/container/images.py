@@ -18,13 +18,28 @@ import anyio
 
 from router.disk import disk, full, says_full
 from router.launch.container.api import ContainerApi
-from router.launch.container.containerfile import BASE, BENTO, KEY, PLATFORM, Files, Recipe, dockerfile_of, pack, recipe
+from router.launch.container.containerfile import (
+    BASE,
+    BENTO,
+    KEY,
+    PLATFORM,
+    Files,
+    Ground,
+    Recipe,
+    base_of,
+    divided,
+    dockerfile_of,
+    labels,
+    onto,
+    pack,
+    recipe,
+)
 from router.launch.container.flights import Flights, Tell
 from router.launch.container.given import completion, completion_key, look
 from router.shell.request import Needs
 from torpor.errors import EngineFailed, InvalidService, TorporError
 
-BUILT, COMPLETED = "torpor-bento", "torpor-given"  # the repositories of their tags
+GROUND, BUILT, COMPLETED = "torpor-ground", "torpor-bento", "torpor-given"  # the repositories of their tags
 LAST_LINES = 8
 STEP = re.compile(r"STEP \d+/\d+ ?: ", re.IGNORECASE)
 SPOOLED = "image-"  # what the files of a build in the spool begin with
@@ -82,15 +97,21 @@ class Images:
 
         `in_use`: keys, and tags of bentos.
         """
-        found = []
-        for each in await self._api.images(f"{PLATFORM}={self._platform}"):
-            told = each.get("Labels") or {}
-            at = max(float(each.get("Created") or 0), self._asked.get(told.get(KEY, ""), 0.0))
-            if (layer(each) or finished(each)) and in_use.isdisjoint({told.get(KEY), told.get(BENTO)}) and at < before:
-                base = await self._api.image(told[BASE]) if told.get(BASE) else None
-                name = next(iter(tags(each)), bare(each)).rpartition("/")[2]
-                found.append(Image(name, max(0, int(each.get("Size") or 0) - int((base or {}).get("Size") or 0))))
-        return found
+        found = await self._api.images(f"{PLATFORM}={self._platform}")
+        going = [each for each in found if self._idle(each, in_use, before)]
+        kept = {_label(each, BASE) for each in found if each not in going}  # the grounds of those that stay
+        shown = [await self._shown(each) for each in going if bare(each) not in kept]
+        return sorted(shown, key=lambda image: image.name)  # a ground goes after what is on it
+
+    def _idle(self, image: Mapping[str, Any], in_use: set[str], before: float) -> bool:
+        used = not in_use.isdisjoint({_label(image, KEY), _label(image, BENTO)})
+        at = max(float(image.get("Created") or 0), self._asked.get(_label(image, KEY), 0.0))
+        return (layer(image) or finished(image)) and not used and at < before
+
+    async def _shown(self, image: Mapping[str, Any]) -> Image:
+        base = await self._api.image(_label(image, BASE)) if _label(image, BASE) else None
+        size = int(image.get("Size") or 0) - int((base or {}).get("Size") or 0)
+        return Image(next(iter(tags(image)), bare(image)).rpartition("/")[2], max(0, size))
 
     async def remove(self, name: str) -> bool:
         """Whether it went: one that a container is made of stays."""
@@ -108,13 +129,22 @@ class Images:
     async def _build(self, wanted: Recipe, tag: str, tell: Tell) -> str:
         tell(f"making an image for bento {wanted.tag}: {tag}")
         text = await dockerfile_of(wanted)
+        base = base_of(text)
+        ground, rest = divided(wanted, text)
         try:
+            if ground is not None:
+                base = await self._made(GROUND, ground.key, partial(self._lay, ground, base), tell)
+                text = onto(wanted, base, rest)
+            text += labels({KEY: wanted.key, BENTO: wanted.tag, BASE: base})
             return await self._run(tag, text, wanted.files, tell)
         except BuildFailed as failed:
             raise InvalidService(
                 f"the image of bento {wanted.tag} cannot be built: {failed}\n"
                 "mend the bento's packages, or the commands of its image"
             ) from failed
+
+    async def _lay(self, ground: Ground, base: str, tag: str, tell: Tell) -> str:
+        return await self._run(tag, ground.text + labels({KEY: ground.key, BASE: base}), ground.files, tell)
 
     # Given ones
 
@@ -169,7 +199,7 @@ class Images:
         try:
             with disk(self._spool):
                 await asyncio.to_thread(self._pack, text, files, place)
-            async for line in self._api.build(place, tag, {}, self._network):
+            async for line in self._api.build(place, tag, self._network):
                 if STEP.match(line):  # the engine's own words name the one that failed
                     lines.clear()
                 else:
@@ -196,10 +226,7 @@ class Images:
         pack(text, files, place)
 
     async def _sweep(self) -> None:
-        """The layers that failed builds left. Those of one under way look the same: while there is one, none goes.
-
-        Podman ends a cancelled build with the step that it is at: its layers go after the next build, or by `unused`.
-        """
+        """The layers that failed builds left. Those of one under way look the same: while there is one, none goes."""
         with suppress(TorporError):  # an engine that is down keeps them until the next time
             for each in await self._api.images(f"{PLATFORM}={self._platform}"):
                 if not self._building and layer(each):
@@ -215,14 +242,18 @@ def tags(image: Mapping[str, Any]) -> list[str]:
     return [str(tag) for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
 
 
+def _label(image: Mapping[str, Any], name: str) -> str:
+    return str((image.get("Labels") or {}).get(name, ""))
+
+
 def layer(image: Mapping[str, Any]) -> bool:
     """Whether it is what a build left half way: what finishes one is its key."""
-    return not tags(image) and KEY not in (image.get("Labels") or {})
+    return not tags(image) and not _label(image, KEY)
 
 
 def finished(image: Mapping[str, Any]) -> bool:
     """Not what somebody else built on one of ours, which has its labels."""
-    named = [tag.rpartition(":")[0].rpartition("/")[2] in (BUILT, COMPLETED) for tag in tags(image)]
+    named = [tag.rpartition(":")[0].rpartition("/")[2] in (GROUND, BUILT, COMPLETED) for tag in tags(image)]
     return bool(named) and all(named)
 
 

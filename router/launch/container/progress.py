@@ -8,7 +8,11 @@ from typing import Any
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 BAR = re.compile(r"[━╸╺█▏▎▍▌▋▊▉░▒▓]{3}|[=#\-]{8}>|^\(Reading database \.\.\. *\d*%?$")
-LAYER = re.compile(r"^ ?-{2,3}> |^Removing intermediate container |^[0-9a-f]{64}$")  # how engines name what they keep
+# How engines tell of what they keep and copy.
+LAYER = re.compile(
+    r"^ ?-{2,3}> |^Removing intermediate container |^[0-9a-f]{64}$|^Copying (blob|config) sha256:"
+    r"|^(Getting image source signatures|Writing manifest to image destination|Storing signatures)$"
+)
 LINE_MAX = 2000  # characters
 
 
