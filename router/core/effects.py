@@ -113,6 +113,7 @@ class Note:
 
     starting  tried (ready, on trial)  woke (ready)  start_failed  slept  paused  evicted  too_large  died  ended
     kept, dropped, lost (a template; dropped, lost: or a paused replica)  no_template
+    waits (a trial, for graphics cards)  unfreed (a card, after its replica's end)
     """
 
     endpoint: str

@@ -267,7 +267,8 @@ class Room:
 
     def _evicted(self, replica: Replica, why: str, since: float, now: float) -> None:
         self.evictions += 1
-        text = f"replica {replica.id} goes for lack of memory: {why}"
+        what = "memory or a GPU" if replica.cards else "memory"
+        text = f"replica {replica.id} goes for lack of {what}: {why}"
         self._s.emit(Note(replica.endpoint, "evicted", text, replica.id, now - since))
 
     def _ready(self, wanted: Line | None) -> list[Replica]:
