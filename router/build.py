@@ -62,19 +62,12 @@ def build(config: Config) -> Router:
     async def plan(endpoint: str, revision: int) -> Plan:
         return await deploys.plan(endpoint, revision)
 
-    def forget(endpoint: str) -> None:
-        logs.remove(endpoint)
-        meters.forget(endpoint)
-        engine.rates.forget(endpoint)
-        if listeners.proxy is not None:
-            listeners.proxy.forget(endpoint)
-        shutil.rmtree(config.data / "endpoints" / endpoint, ignore_errors=True)
-
     cards = Cards()
     cards.look()
     note, held = noted(meters, store), cards.measure()
     engine = Engine(catalog, launcher, replica_id, time.monotonic, note, plan, room, cards=held)
     secrets = Secrets(SecretRows(store), Seal(config.data / "secret.key"), time.time, catalog.using)
+    forget = forgetting(config, logs, meters, engine, listeners)
     packages = Packages.of(config, pushed, images, cards)
     deploys = Deploys(engine, catalog, store, packages, listeners, forget, memory, secrets)
     secrets.changed = deploys.refresh
@@ -82,8 +75,6 @@ def build(config: Config) -> Router:
     deployments = Deployments(deploys, engine, Faults(store), config.host, ports)
     listeners.let_go = deployments.let_go
     shadows = Shadows(engine, store.note)
-    required, never = config.auth == "on" or not loopback(config.host), config.auth == "off"
-    door = Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=config.opens())
     return Router(
         config,
         store,
@@ -97,12 +88,33 @@ def build(config: Config) -> Router:
         listeners,
         logs,
         meters,
-        door,
+        door_of(config, engine, catalog, store),
         secrets,
         certificates,
         cards,
         images,
     )
+
+
+def forgetting(
+    config: Config, logs: Logs, meters: Meters, engine: Engine, listeners: Listeners
+) -> Callable[[str], None]:
+    """What removes all that a line has left: on the disk, and in what is counted."""
+
+    def forget(line: str) -> None:
+        logs.remove(line)
+        meters.forget(line)
+        engine.rates.forget(line)
+        if listeners.proxy is not None:
+            listeners.proxy.forget(line)
+        shutil.rmtree(config.data / "endpoints" / line, ignore_errors=True)
+
+    return forget
+
+
+def door_of(config: Config, engine: Engine, catalog: Catalog, store: Store) -> Door:
+    required, never = config.auth == "on" or not loopback(config.host), config.auth == "off"
+    return Door(engine, catalog, Tokens(store, time.time), required=required, never=never, opens=config.opens())
 
 
 def launchers_of(config: Config, logs: Logs, room: int) -> tuple[Launchers, Images]:

@@ -157,7 +157,6 @@ class Metrics:
 
 def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
     """What is told of each endpoint."""
-    by = ("endpoint", "variant")
     calls = CounterMetricFamily(
         "torpor_calls",
         "Calls by status; 499: the caller left before the answer.",
@@ -191,6 +190,13 @@ def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
     yield refused
     yield copies
     yield on_cards
+    yield from plain(rows)
+    yield from timed(rows)
+
+
+def plain(rows: list[Row]) -> Iterator[Metric]:
+    """One number an endpoint."""
+    by = ("endpoint", "variant")
     for name, text, count_of in COUNTS:
         counter = CounterMetricFamily(name, text, labels=by)
         for row in rows:
@@ -201,6 +207,10 @@ def of_endpoints(rows: list[Row]) -> Iterator[Metric]:
         for row in rows:
             gauge.add_metric((row.name, *row.variant), value_of(row))
         yield gauge
+
+
+def timed(rows: list[Row]) -> Iterator[Metric]:
+    by = ("endpoint", "variant")
     halves = [(row, ("false", row.calls.warm)) for row in rows] + [(row, ("true", row.calls.cold)) for row in rows]
     first = [((row.name, cold, *row.variant), seconds) for row, (cold, seconds) in halves]
     labels, text = ("endpoint", "cold", "variant"), "From a call to its answer's first byte."

@@ -21,7 +21,7 @@ Effort = ef.Start | ef.Stop | ef.Pause | ef.Resume | ef.Keep | ef.Drop
 
 
 class Starting:
-    """A start under way: `planning` is cancelled by a stop, `planned` is set when the launcher has it, or never will."""
+    """A start under way: `planning` is cancelled by a stop, `planned` is set when the launcher has it or never will."""
 
     def __init__(self) -> None:
         self.planning = anyio.CancelScope()

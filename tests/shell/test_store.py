@@ -30,38 +30,19 @@ from torpor.errors import Conflict, DiskFull, InvalidConfig
 
 ROOT = Path(__file__).parents[2]
 
+
+def unlike(default: Any) -> Any:
+    """Another value of the kind; of what may be unset a number."""
+    kinds: dict[type, Any] = {bool: True, int: 7, float: 1.5, str: "other", type(None): 7}
+    return kinds[type(default)] if default != kinds[type(default)] else default + 1
+
+
 FULL = Registered(
     name="embedder",
     revision=3,
     bento="embedding:abc",
     env={"GREETING": "grüß Gott", "EMPTY": ""},
-    settings=Settings(
-        1.5,
-        2.5,
-        3.5,
-        4,
-        5,
-        6.5,
-        7.5,
-        8,
-        2,
-        9.5,
-        10.5,
-        "pause",
-        11.5,
-        "container",
-        "image:tag",
-        True,
-        1,
-        1.5,
-        99,
-        11,
-        12,
-        13.5,
-        14,
-        15,
-        7401,
-    ),
+    settings=Settings(**{each.name: unlike(getattr(Settings(), each.name)) for each in dataclasses.fields(Settings)}),
     created_at=1_700_000_000.25,
     learned=Learned(
         modules=("numpy", "tokenizers"),
