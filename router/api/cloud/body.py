@@ -128,7 +128,11 @@ def _scaling(scaling: Any, taken: Taken, notes: list[str]) -> dict[str, Any]:
 
 
 def _overrides(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Of BentoML's configuration that which decides how many calls a replica is given."""
-    traffic = overrides.get("traffic")
+    """Of BentoML's configuration that which decides how many calls a replica is given; and, in a part of its own that
+    BentoML does not know, `torpor`, any of torpor's settings.
+    """
+    traffic, own = overrides.get("traffic"), overrides.get("torpor") or {}
+    if not isinstance(own, dict):
+        raise BadRequest(f"config_overrides.torpor is {own!r}\ngive settings by name, such as launcher: container")
     concurrency = traffic.get("concurrency") if isinstance(traffic, dict) else None
-    return {"concurrency": concurrency} if isinstance(concurrency, int) and concurrency > 0 else {}
+    return {**({"concurrency": concurrency} if isinstance(concurrency, int) and concurrency > 0 else {}), **own}
