@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torpor.errors import DiskFull
 
-TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TAKES_NOTHING = (*FULL, errno.EROFS)
 
 
 @contextmanager
@@ -31,5 +32,6 @@ def full(folder: Path, reason: str) -> DiskFull:
 
 
 def says_full(lines: list[str]) -> str | None:
-    """The reason, where another program's words are those of such a disk."""
-    return next((os.strerror(each) for each in TAKES_NOTHING if any(os.strerror(each) in line for line in lines)), None)
+    """The reason, where another program's words are those of a full disk. What it finds read-only may be anything."""
+    said = "\n".join(lines).lower()  # an engine writes them in small letters
+    return next((reason for each in FULL if (reason := os.strerror(each)).lower() in said), None)

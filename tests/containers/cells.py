@@ -61,7 +61,9 @@ class Cells:
 
     def deploy(self, name: str, *secrets: str, **settings: Any) -> dict[str, Any]:
         """The endpoint's view, once it is live. Its image is the tests' own, where the settings name no other."""
-        body = {"name": name, "bento": "cell:1", "settings": {"image": self.image} | settings, "secrets": secrets}
+        if settings.get("launcher") != "process":
+            settings = {"image": self.image} | settings
+        body = {"name": name, "bento": "cell:1", "settings": settings, "secrets": secrets}
         told = list(handmade.events(self.url, body))
         assert told[-1]["event"] == "deployed", told
         return dict(told[-1]["endpoint"])
