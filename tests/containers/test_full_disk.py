@@ -16,8 +16,10 @@ import pytest
 
 from router.launch.container.api import ContainerApi
 from tests.containers.engine import own_engine
+from tests.system.faults.test_full_disk import fill
 from torpor.errors import DiskFull
 
+DOCKERFILE = b'FROM scratch\nCOPY big /big\nCMD ["/big"]\n'
 SIZE = 6 << 20  # bytes
 WORDS = "the disk of the container engine takes nothing more: No space left on device"
 
@@ -63,12 +65,10 @@ def test_an_engine_whose_disk_is_full_is_told_as_that_by_builds_and_by_starts(st
         await built(api, context(tmp_path / "small.tar", 1 << 20), "small:1")
         with pytest.raises(DiskFull, match=WORDS):
             await built(api, context(tmp_path / "big.tar", 2 * SIZE), "big:1")
-        with (storage / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space left"):
-            while True:
-                ballast.write(bytes(4096))
+        ballast = fill(storage)
         with pytest.raises(DiskFull, match=WORDS):
             await api.create("one", {"Image": "small:1"})
-        (storage / "ballast").unlink()
+        ballast.unlink()
         assert await api.create("one", {"Image": "small:1"})
         await api.close()
 
