@@ -93,6 +93,26 @@ def test_a_fork_server_that_hangs_is_ended_and_with_it_the_start_that_waits_for_
     play(scenario())
 
 
+def test_a_stop_is_seen_through_where_the_fork_server_does_not_say_that_its_replica_has_ended(
+    play: Play, processes: RealStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service may stop what it was forked by: its own user's."""
+
+    async def scenario() -> None:
+        heard = Heard()
+        await processes.launcher.start("e-1-w", processes.plan("Good"), heard.append)
+        await heard.until(Ready)
+        [server] = list(processes.launcher._servers.values())
+        os.kill(server.pid, signal.SIGSTOP)
+        monkeypatch.setattr(children, "KILLED_WITHIN", 0.05)
+        await processes.launcher.stop("e-1-w", 0.05)
+        assert len(heard.of(Exited)) == 1
+        await gone(server.pid)
+        assert processes.left() == []
+
+    play(scenario())
+
+
 def test_a_cancelled_start_of_a_fork_server_leaves_no_process(play: Play, tmp_path: Path) -> None:
     async def scenario() -> None:
         stage = RealStage(tmp_path)
