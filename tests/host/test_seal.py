@@ -30,7 +30,7 @@ ran = []
 thread = threading.Thread(target=ran.append, args=(1,))
 thread.start()
 thread.join()
-again = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); libc.unshare(0x10000000); print(ctypes.get_errno())"
+again = "import ctypes; c = ctypes.CDLL(None, use_errno=True); c.unshare(0x10000000); print(ctypes.get_errno())"
 done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
 print(json.dumps([out, ran, int(done.stdout)]))
 """
