@@ -92,6 +92,7 @@ def up(composed: Composed, tool: Tool, image: str, engine: Path) -> Iterator[Box
         project = f"label=com.docker.compose.project={composed.project}"
         [name] = tool.told("ps", "--filter", project, "--format", "{{.Names}}").split()
         yield Box(tool, name, (f"TORPOR_TOKEN={token}",))
+        tool.run("rm", "-f", "-v", name)  # with the image's own volume, which is not used: the data is elsewhere
     finally:
         composed.told("down", "-v")
         if (platform := composed.data / "platform").exists():
