@@ -89,7 +89,16 @@ def make_base_image(socket: Path) -> str:
 def remove_labelled(socket: Path, label: str) -> None:
     """Containers, running or not, and images that have a label (`key`, or `key=value`)."""
     filters = json.dumps({"label": [label]})
-    for each in asked(socket, "GET", "/containers/json", params={"all": "true", "filters": filters}).json():
+    for each in listed(socket, "/containers/json", all="true", filters=filters):
         asked(socket, "DELETE", f"/containers/{each['Id']}", params={"force": "true", "v": "true"})
-    for each in asked(socket, "GET", "/images/json", params={"filters": filters}).json():
+    for each in listed(socket, "/images/json", filters=filters):
         asked(socket, "DELETE", f"/images/{each['Id']}", params={"force": "true"})
+
+
+def listed(socket: Path, path: str, **params: str) -> list[dict[str, Any]]:
+    """Podman cannot list while somebody removes what it lists: it is asked again."""
+    give_up = time.monotonic() + STARTS_WITHIN
+    while (answer := asked(socket, "GET", path, params=params)).status_code != 200:
+        assert time.monotonic() < give_up, answer.text
+        time.sleep(0.1)
+    return list(answer.json() or ())

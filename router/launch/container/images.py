@@ -99,7 +99,7 @@ class Images:
         """
         found = await self._api.images(f"{PLATFORM}={self._platform}")
         going = [each for each in found if self._idle(each, in_use, before)]
-        kept = {_label(each, BASE) for each in found if each not in going}  # the grounds of those that stay
+        kept = {_label(each, BASE) for each in found if finished(each) and each not in going}  # grounds
         shown = [await self._shown(each) for each in going if bare(each) not in kept]
         return sorted(shown, key=lambda image: image.name)  # a ground goes after what is on it
 
