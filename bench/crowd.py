@@ -23,9 +23,9 @@ from torpor.wire import COLD_START, SERVER_TIMING
 
 ENDPOINTS = 20
 SLEEPS = ("fork", "pause", "stop")  # in turn
-RATE = 2.0  # calls a second, over all
+RATE = 1.5  # calls a second, over all
 IDLE_AFTER = 2.0  # seconds: most calls find their endpoint asleep
-MEMORY = 900 * MB  # torpor's own and twelve or so replicas
+MEMORY = 1600 * MB  # of all awake, some 2.7 GB, and all asleep as they are told, 1.6 GB, it holds a part
 EVERY = 0.5  # seconds between two looks at the memory
 WITHIN = 120.0  # seconds for one call
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,12 @@ from router.launch.container.spec import ENDPOINT, PLATFORM
 from torpor.errors import EngineUnreachable
 
 WITHIN = 120.0  # seconds for one answer
+TRIES = 50  # of a removal
 ROUNDS = 100  # of removals: an image goes when the one that is built on it has gone
+
+
+class Refused(Exception):
+    """The engine's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +63,34 @@ class Engine:
     # Containers
 
     def create(self, name: str, config: dict[str, Any]) -> None:
-        self._http.post("/containers/create", params={"name": name}, json=config).raise_for_status()
+        fine(self._http.post("/containers/create", params={"name": name}, json=config))
 
     def start(self, name: str) -> None:
-        self._http.post(f"/containers/{name}/start").raise_for_status()
+        fine(self._http.post(f"/containers/{name}/start"))
 
     def remove(self, name: str) -> None:
-        """Also while it runs; one that is gone stays so."""
-        self._http.delete(f"/containers/{name}", params={"force": "true", "v": "true"})
+        """Also while it runs; one that is gone stays so. Asked again where the engine is at it already, and fails."""
+        for _ in range(TRIES):
+            answer = self._http.delete(f"/containers/{name}", params={"force": "true", "v": "true"})
+            if answer.is_success or answer.status_code == 404:
+                return
+            time.sleep(0.1)
+        fine(answer)
 
     def inspect(self, container: str) -> dict[str, Any]:
-        return dict(self._http.get(f"/containers/{container}/json").raise_for_status().json())
+        return dict(fine(self._http.get(f"/containers/{container}/json")).json())
 
     def containers(self, platform: str, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Those of a platform in any state, or of one of its endpoints."""
         labels = [f"{PLATFORM}={platform}", *([f"{ENDPOINT}={endpoint}"] if endpoint else [])]
         params = {"all": "true", "filters": json.dumps({"label": labels})}
-        return list(self._http.get("/containers/json", params=params).raise_for_status().json())
+        return list(fine(self._http.get("/containers/json", params=params)).json())
 
     def taken(self, platform: str, endpoint: str | None = None) -> Taken:
         """By the containers of a platform, or of one of its endpoints. What ends meanwhile counts nothing."""
         own, count, beside = 0, 0, 0
         for each in self.containers(platform, endpoint):
-            with contextlib.suppress(httpx.HTTPStatusError, OSError):
+            with contextlib.suppress(Refused, OSError):
                 first = int(self.inspect(each["Id"])["State"]["Pid"])
                 own += sum(sizes(family(first))) if first else 0
                 beside += sum(sizes(named(each["Id"])))
@@ -88,7 +99,7 @@ class Engine:
 
     def _charged(self, container: str) -> int:
         params = {"stream": "false", "one-shot": "true"}
-        told = self._http.get(f"/containers/{container}/stats", params=params).raise_for_status().json()
+        told = fine(self._http.get(f"/containers/{container}/stats", params=params)).json()
         return charged(told.get("memory_stats") or {})
 
     # Images
@@ -99,10 +110,17 @@ class Engine:
             self.remove(each["Id"])
         params = {"all": "true", "filters": json.dumps({"label": [f"{MADE_BY}={platform}"]})}
         for _ in range(ROUNDS):
-            found = self._http.get("/images/json", params=params).raise_for_status().json()
+            found = fine(self._http.get("/images/json", params=params)).json()
             gone = [self._http.delete(f"/images/{each['Id']}").is_success for each in found]
             if not any(gone):
                 return
+
+
+def fine(answer: httpx.Response) -> httpx.Response:
+    """The same. Raises Refused."""
+    if answer.is_error:
+        raise Refused(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text.strip()}")
+    return answer
 
 
 @contextlib.contextmanager

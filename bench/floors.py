@@ -78,6 +78,7 @@ class Floors:
         self._image = str(like["Image"]).removeprefix("sha256:")
         self._source = source
         self._command = command(engine, self._image)
+        self.prefix = f"torpor-bench-{token_hex(4)}"  # of its containers' names
 
     def run_byte(self) -> Floor:
         """By the engine's command, from its exec to the byte."""
@@ -109,11 +110,15 @@ class Floors:
         """
         with self._place() as (name, folder):
             arguments = [*self._options(), "--entrypoint", "python", self._image, "-c", LOADED, self._source]
+            told = b""
             began = time.perf_counter()
             with self._running(name, folder, arguments) as running, connected(folder / "socket", running) as line:
-                line.sendall(BODY.encode() + b"\n")
-                told = b"".join(iter(lambda: line.recv(1 << 16), b""))
+                with contextlib.suppress(ConnectionError):
+                    line.sendall(BODY.encode() + b"\n")
+                    told = b"".join(iter(lambda: line.recv(1 << 16), b""))
                 took = time.perf_counter() - began
+                if not told:
+                    raise ended(running)
             vectors, marks = json.loads(told)
             assert len(vectors) == 1, "the script answered something else"
             # The container's monotonic clock is the host's, and so is perf_counter.
@@ -138,7 +143,7 @@ class Floors:
     @contextlib.contextmanager
     def _place(self) -> Iterator[tuple[str, Path]]:
         """A name, and a folder for the call socket; the container is gone afterwards."""
-        name = f"torpor-bench-{token_hex(4)}"
+        name = f"{self.prefix}-{token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="torpor-floor-") as folder:
             os.chmod(folder, 0o777)
             try:
@@ -175,12 +180,17 @@ def connected(place: Path, running: subprocess.Popen[bytes] | None) -> Iterator[
                 break
             except OSError as error:
                 if running is not None and running.poll() is not None:
-                    assert running.stderr is not None
-                    raise RuntimeError(f"the floor's container ended: {running.stderr.read().decode()}") from error
+                    raise ended(running) from error
                 if time.perf_counter() > give_up:
                     raise TimeoutError(f"the floor's container served nothing within {WITHIN:.0f} s") from error
                 time.sleep(0.001)
         yield line
+
+
+def ended(running: subprocess.Popen[bytes]) -> RuntimeError:
+    running.wait(WITHIN)
+    assert running.stderr is not None
+    return RuntimeError(f"the floor's container ended: {running.stderr.read().decode()}")
 
 
 def command(engine: Engine, image: str) -> list[str]:
