@@ -326,11 +326,11 @@ def test_what_is_left_of_a_failed_build_goes_with_the_next(here: Here, tmp_path:
 def test_unused_are_those_of_the_platform_that_are_old_and_that_nothing_uses(here: Here) -> None:
     used, gone = f"used-{here.platform}", f"gone-{here.platform}"
 
-    def mine(repository: str, key: str, base: str = "") -> str:
+    def mine(repository: str, key: str, base: str) -> str:
         told = f'LABEL {PLATFORM}="{here.platform}" {KEY}="{key}" {BASE_LABEL}="{base}"'
-        return here.make(f"{repository}:{key}", f"FROM {base or BASE}", told)
+        return here.make(f"{repository}:{key}", f"FROM {base}", told)
 
-    grounds = {key: mine(GROUND, f"ground-{key}") for key in (used, gone)}
+    grounds = {key: mine(GROUND, f"ground-{key}", BASE) for key in (used, gone)}
     bentos = {key: mine(BUILT, key, here.id(grounds[key])) for key in (used, gone)}
     here.make(f"{BUILT}:theirs", f"FROM {BASE}", f'LABEL {PLATFORM}="another" {KEY}="theirs"')
     derived = here.make("derived", f"FROM {bentos[gone]}", "ENV A=b")
