@@ -193,12 +193,17 @@ def test_a_container_that_is_killed_in_mid_call_is_502_for_that_call_and_the_nex
     assert faulty.inside(name, "out = 2") == 2
 
 
-def test_a_container_that_is_killed_while_it_is_frozen_costs_no_call(faulty: Cells, service: Service) -> None:
+def test_what_somebody_else_removed_from_the_engine_costs_no_call(faulty: Cells, service: Service) -> None:
+    """Frozen, and made ahead: `prune` takes what does not run."""
     faulty.inside("frozen", "out = 1")
-    faulty.sleep("frozen")
-    [frozen] = [each["Id"] for each in faulty.containers("frozen") if each["State"] == "paused"]
-    asked(service.engine, "DELETE", f"/containers/{frozen}", params={"force": "true"}).raise_for_status()
-    assert faulty.inside("frozen", "out = 2") == 2
+    for name in ("frozen", "alone"):
+        faulty.sleep(name)
+    until(lambda: [each["State"] for each in faulty.containers("alone")] == ["created"])
+    for each in (*faulty.containers("frozen"), *faulty.containers("alone")):
+        gone = asked(service.engine, "DELETE", f"/containers/{each['Id']}", params={"force": "true"})
+        gone.raise_for_status()
+    for name in ("frozen", "alone"):
+        assert faulty.inside(name, "out = 2") == 2
 
 
 def test_a_container_that_somebody_else_froze_is_ended_when_its_time_is_over(faulty: Cells, service: Service) -> None:

@@ -24,7 +24,8 @@ log = logging.getLogger("torpor.launcher")
 
 CONNECT_WITHIN = 120.0  # seconds from the container's start until its fork-server has done its imports
 ENDED_WITHIN = 10.0  # seconds until the engine has noticed the end of a process that hung up
-KILLED_AGAIN = 1.0  # seconds until one that was killed and does not hang up is killed again
+KILLED_AGAIN = 1.0  # seconds until one that was killed and has not ended is killed again
+ENDED = ("exited", "stopped", "dead", "removing")  # states of a container
 SHOWN = 40  # lines of a container that could not start
 MiB = 1 << 20
 
@@ -55,6 +56,7 @@ class Box(Forker):
         self.template = False
         self.frozen = False
         self.buried = False  # its end is under way
+        self.missing = False  # somebody else removed it before it was started
         self.why = ""  # it ended, where the kernel ended it
         self.words: tuple[str, ...] = ()  # the last that it printed
         self._api = api
@@ -83,7 +85,7 @@ class Box(Forker):
         assert self._door is not None
         accepted = asyncio.ensure_future(self._accept(self._door))
         try:
-            await self._api.start(self.container)
+            await self._run_it(self.container)
             ended = asyncio.ensure_future(self._api.wait(self.container))
             try:
                 await asyncio.wait({accepted, ended}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
@@ -96,8 +98,7 @@ class Box(Forker):
             self._listen(accepted.result())
         finally:
             accepted.cancel()
-            self._door.close()
-            self._door = None
+            self._close_door()
             (self.folder / "control").unlink(missing_ok=True)  # what runs in it cannot come back to it
         told = await self._api.inspect(self.container)
         self.pid = visible(int(((told or {}).get("State") or {}).get("Pid") or 0))
@@ -151,11 +152,21 @@ class Box(Forker):
         except TorporError as error:
             log.warning("container %s: %s", self.id, str(error).partition("\n")[0])
         finally:
-            if self._door is not None:
-                self._door.close()
-                self._door = None
+            self._close_door()
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
             self.over.set()
+
+    async def _run_it(self, container: str) -> None:
+        try:
+            await self._api.start(container)
+        except EngineFailed:
+            self.missing = await self._api.inspect(container) is None
+            raise
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     async def _accept(self, door: socket.socket) -> socket.socket:
         control, _ = await asyncio.get_running_loop().sock_accept(door)
@@ -189,18 +200,18 @@ class Box(Forker):
             return
 
     async def _kill(self) -> None:
-        """Until it has hung up. Not by the engine alone, which may be down; one that is frozen dies when it goes on."""
+        """Until it has ended. Not by the engine alone, which may be down; what is frozen dies once it goes on."""
         if self.pid is not None and visible(self.pid) is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
-        while self.container is not None:
+        while self.container is not None and not self.over.is_set():
             with contextlib.suppress(TorporError):
                 state = (await self._api.inspect(self.container) or {}).get("State") or {}
+                if not state or state.get("Status") in ENDED:
+                    return
                 if state.get("Paused"):
                     await self.unpause()
-                await self._api.kill(self.container)
-            if not self.alive:
-                return
+                await self._api.kill(self.container)  # refused for one whose start is under way
             await asyncio.sleep(KILLED_AGAIN)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:

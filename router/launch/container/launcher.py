@@ -31,7 +31,7 @@ from router.launch.logs import Logs
 from router.launch.machine import memory
 from router.launch.rundir import RunFolder
 from router.shell.plan import Plan
-from torpor.errors import InternalError, TorporError
+from torpor.errors import EngineFailed, InternalError, TorporError
 
 log = logging.getLogger("torpor.launcher")
 
@@ -67,6 +67,7 @@ class ContainerLauncher(Children):
             self._bury(box)
         while self._work:
             await asyncio.wait(self._work)
+        await self._platform.reap(())  # what could not be removed while the engine was down
         await self._api.close()
 
     # The engine's Launching
@@ -184,6 +185,7 @@ class ContainerLauncher(Children):
     # Containers
 
     async def _started(self, plan: Plan, replica: str = "") -> Box:
+        """One that was made ahead, or is made now: also where somebody has removed what was ahead (`prune` does)."""
         async with self._making.setdefault(plan.endpoint, asyncio.Lock()):
             made = self._made.get(plan.endpoint)
             if made is not None and alike(made[0], plan):
@@ -191,6 +193,17 @@ class ContainerLauncher(Children):
                 box = made[1]
             else:
                 box = await self._make(plan)
+        try:
+            await self._start(box, replica)
+        except EngineFailed:
+            if not box.missing:
+                raise
+            async with self._making[plan.endpoint]:
+                box = await self._make(plan)
+            await self._start(box, replica)
+        return box
+
+    async def _start(self, box: Box, replica: str) -> None:
         if replica:
             self._coming[replica] = box
         try:
@@ -198,7 +211,6 @@ class ContainerLauncher(Children):
         except BaseException:
             self._bury(box)
             raise
-        return box
 
     async def _make(self, plan: Plan) -> Box:
         """A container that is not started."""
