@@ -150,11 +150,10 @@ def test_calls_that_come_soon_after_a_start_that_failed_start_none_and_are_told_
     assert int(calls[-1].result().headers["retry-after"]) >= int(first.headers["retry-after"])
 
 
-@pytest.mark.parametrize("name", ["alone", "kept"])
-def test_a_service_that_cannot_be_made_says_why(faulty: Cells, name: str) -> None:
-    faulty.sleep(name)
-    faulty.order(name, "raise RuntimeError('there are no such weights')")
-    answer = faulty.call(name, "out = 1")
+def test_a_service_that_cannot_be_made_says_why(faulty: Cells) -> None:
+    faulty.sleep("kept")
+    faulty.order("kept", "raise RuntimeError('there are no such weights')")
+    answer = faulty.call("kept", "out = 1")
     assert (answer.status_code, answer.json()["code"]) == (503, "start_failed")
     assert "RuntimeError: there are no such weights" in answer.json()["error"]
     assert any("there are no such weights" in line for line in answer.json()["detail"]["log"])
@@ -170,11 +169,10 @@ def test_a_replica_without_memory_is_named_as_such_with_its_limit_and_its_use(fa
     assert faulty.inside(name, "out = 2") == 2
 
 
-@pytest.mark.parametrize("name", ["alone", "kept"])
-def test_a_start_without_memory_is_named_as_such_to_who_waits(faulty: Cells, name: str) -> None:
-    faulty.sleep(name)
-    faulty.order(name, f"kept = b'x' * {2 * LIMIT}")
-    answer = faulty.call(name, "out = 1")
+def test_a_start_without_memory_is_named_as_such_to_who_waits(faulty: Cells) -> None:
+    faulty.sleep("alone")
+    faulty.order("alone", f"kept = b'x' * {2 * LIMIT}")
+    answer = faulty.call("alone", "out = 1")
     assert (answer.status_code, answer.json()["code"]) == (503, "start_failed")
     assert "was ended by the kernel for lack of memory: its container may use 512 MiB" in answer.json()["error"]
 

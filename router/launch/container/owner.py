@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -11,10 +12,15 @@ from router.launch.container.spec import USER
 
 
 def give(folder: Path) -> None:
-    """A folder and what is in it to the containers' user. Follows no links. Blocks."""
-    if os.getuid() == 0:
-        for path in (folder, *below(folder)):
-            os.chown(path, USER, USER, follow_symlinks=False)
+    """A folder and what is in it to the containers' user. Follows no links, also none that comes meanwhile: whoever it
+    was given to may write in it, and have a link where a folder was. Blocks."""
+    if os.getuid() != 0:
+        return
+    os.chown(folder, USER, USER, follow_symlinks=False)
+    for _, folders, files, at in os.fwalk(folder):
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                os.chown(name, USER, USER, dir_fd=at, follow_symlinks=False)
 
 
 def let_read(place: Path) -> None:
