@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from router.core.artifacts import Kind
+from router.core.catalog import Change, Registered
+from router.core.settings import Settings
 from router.garbage import AGE, UPLOAD_AGE, Garbage, Unused
 from router.launch.environment import key_of
 from router.shell.repositories import Said
 from tests.shell.pushing import Pushed, bento_tar, model_tar, push, pushed
 from tests.shell.s3 import Server, s3_server
-from torpor.errors import NotFound
+from torpor.errors import EngineFailed, EngineUnreachable, InvalidService, NotFound, TorporError
 
 LISTED = b"numpy==1.0\n"
 
@@ -193,3 +195,91 @@ def test_uploads_past_the_router_that_nobody_ended_are_freed(tmp_path: Path, ser
         clock.later = UPLOAD_AGE + 60
         assert [each.kind for each in asyncio.run(garbage.free(set()))] == ["model", "upload"]
         assert server.parts() == []
+
+
+class Images:
+    """An engine's, by their names; `key` of a bento is its folder's name and version."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.held: set[str] = set()
+        self.down: TorporError | None = None
+        self.before = 0.0
+
+    async def key(self, bento: Path) -> str:
+        if bento.parent.name == "broken":
+            raise InvalidService("no")
+        return f"key-of-{bento.parent.name}"
+
+    async def key_of_given(self, given: str) -> str:
+        return f"key-of-{given}"
+
+    async def unused(self, in_use: set[str], before: float) -> list[Unused]:
+        if self.down is not None:
+            raise self.down
+        self.before = before
+        return [Unused("image", name, 7) for name in self.names if name not in in_use]
+
+    async def remove(self, name: str) -> bool:
+        if name not in self.held:
+            self.names.remove(name)
+        return name not in self.held
+
+
+def images_of(found: list[Unused]) -> list[Unused]:
+    return [each for each in found if each.kind == "image"]
+
+
+def test_images_that_no_revision_uses_are_freed(here: Pushed, clock: Clock) -> None:
+    fill(here)
+    images = Images("key-of-old", "key-of-new", "key-of-nobody")
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, images)
+    found = images_of(asyncio.run(garbage.unused({"old:1", "new:1"})))
+    assert found == [Unused("image", "key-of-nobody", 7)]
+    assert images.before == pytest.approx(clock() - AGE, abs=60)
+    clock.later = AGE + 60  # what was pushed is young no more
+    assert images_of(asyncio.run(garbage.free({"new:1"}))) == [
+        Unused("image", "key-of-old", 7),
+        Unused("image", "key-of-nobody", 7),
+    ]
+    assert images.names == ["key-of-new"]
+
+
+def test_an_image_that_something_is_made_of_is_told_and_not_freed(here: Pushed, clock: Clock) -> None:
+    images = Images("key-of-nobody")
+    images.held.add("key-of-nobody")
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, images)
+    assert titles(asyncio.run(garbage.unused(set()))) == ["image key-of-nobody"]
+    assert asyncio.run(garbage.free(set())) == []
+
+
+def test_the_images_of_bentos_without_a_copy_are_kept_by_their_tags(here: Pushed, clock: Clock) -> None:
+    images = Images("absent:1", "gone:1")
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, images)
+    assert titles(asyncio.run(garbage.unused({"absent:1"}))) == ["image gone:1"]
+
+
+def test_a_bento_without_an_image_hinders_nothing(here: Pushed, clock: Clock) -> None:
+    for name in ("broken", "new"):
+        asyncio.run(push(here, Kind.BENTO, f"{name}:1", bento_tar(f"{name}:1")))
+        here.bentos.path(f"{name}:1")
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, Images("key-of-broken", "key-of-new"))
+    assert titles(asyncio.run(garbage.unused({"broken:1", "new:1"}))) == ["image key-of-broken"]
+
+
+def test_what_completes_an_image_that_a_revision_was_given_is_kept(here: Pushed, clock: Clock) -> None:
+    entry = Registered("it", 1, "new:1", {}, Settings(launcher="container", image="mine:1"), 0.0)
+    asyncio.run(here.store.put(Change.of(entry)))
+    images = Images("key-of-mine:1", "key-of-theirs:1")
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, images)
+    assert titles(asyncio.run(garbage.unused({"new:1"}))) == ["image key-of-theirs:1"]
+
+
+@pytest.mark.parametrize("error", [EngineUnreachable("down"), EngineFailed("confused")])
+def test_without_an_engine_the_rest_is_freed_all_the_same(here: Pushed, clock: Clock, error: TorporError) -> None:
+    fill(here)
+    clock.later = AGE + 60
+    images = Images("key-of-nobody")
+    images.down = error
+    garbage = Garbage(here.repositories, here.folder / "environments", clock, images)
+    assert titles(asyncio.run(garbage.free({"new:1"}))) == ["bento old:1", "model of-old:1"]

@@ -203,13 +203,19 @@ class ContainerApi:
         with self._errors(f"to build the image {tag}"), context.open("rb") as tar:
             headers = {"content-type": "application/x-tar"}
             asked = client._query("build", "POST", params=params, data=tar, headers=headers, timeout=forever)
+            import aiodocker
             from aiodocker.jsonstream import json_stream_stream
 
             lines = Lines()
             async with asked as response:
-                async for told in json_stream_stream(response):
-                    for line in lines.of(told):
+                try:
+                    async for told in json_stream_stream(response):
+                        for line in lines.of(told):
+                            yield line
+                except aiodocker.DockerError:
+                    for line in lines.end():  # what it broke off with
                         yield line
+                    raise
             for line in lines.end():
                 yield line
 
