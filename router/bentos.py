@@ -9,8 +9,8 @@ from pathlib import Path
 from bentoml._internal.tag import Tag
 from bentoml.exceptions import BentoMLException
 
+from router.card import read_card
 from router.core.artifacts import PART, Kind, listed_models, split_tag
-from router.depot.archive import read_card
 from router.depot.copies import Copies
 from router.launch.environment import requirements
 from router.shell.request import Needs

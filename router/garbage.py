@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from router.bentos import requirements_file
+from router.card import read_card
 from router.core.artifacts import Artifact, Kind, listed_models
-from router.depot.archive import read_card, size_of
+from router.depot.archive import size_of
 from router.depot.copies import Key
 from router.launch.environment import key_of, other_python
 from router.shell.repositories import Repositories

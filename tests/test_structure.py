@@ -44,10 +44,10 @@ IMPORTED_AS = {"opentelemetry_exporter_otlp_proto_http": "opentelemetry", "nvidi
 RINGS = {
     "core": {"core"},
     "proxy": {"proxy"},
-    "depot": {"core", "depot", "disk"},
+    "depot": {"card", "core", "depot", "disk"},
     "shell": {"core", "depot", "proxy", "shell"},
     "store": {"core", "disk", "store"},
-    "launch": {"core", "disk", "shell", "launch"},
+    "launch": {"card", "core", "disk", "shell", "launch"},
 }
 
 LINES_MAX = 400  # of a file

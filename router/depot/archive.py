@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml  # bentoml brings it
-
+from router.card import card, parsed
 from router.core.artifacts import Kind
 from router.disk import TAKES_NOTHING
-from torpor.errors import BadRequest, BodyTooLarge, InternalError, InvalidService
+from torpor.errors import BadRequest, BodyTooLarge, InternalError
 
 BLOCK = 512  # bytes; a tar ends with two empty blocks (POSIX.1-2017, pax)
 # A name that no file can have, or that another file of the archive has made impossible.
@@ -32,11 +31,6 @@ class Bounds:
     upload: int = 2 << 30  # bytes of the tar
     unpacked: int = 4 << 30  # bytes of its files
     files: int = 50_000  # files and folders
-
-
-def card(kind: Kind) -> str:
-    """The file at the top that says what the folder is."""
-    return f"{kind}.yaml"
 
 
 def unpack(tar: Path, target: Path, bounds: Bounds, kind: Kind = Kind.BENTO) -> None:
@@ -133,26 +127,6 @@ def whole(tar: Path) -> bool:
         return file.read() == bytes(2 * BLOCK)
 
 
-def read_card(folder: Path, kind: Kind) -> dict[str, Any]:
-    """What the folder of a bento or a model says of itself. Blocks. Raises InvalidService."""
-    try:
-        return parsed((folder / card(kind)).read_bytes(), kind)
-    except OSError as error:
-        raise _unreadable(kind, error) from None
-
-
-def parsed(text: bytes, kind: Kind) -> dict[str, Any]:
-    """Raises InvalidService."""
-    try:
-        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(kind, error) from None
-    if not isinstance(found, dict) or (kind is Kind.BENTO and not isinstance(found.get("service"), str)):
-        names = "names no service" if kind is Kind.BENTO else "says nothing"
-        raise InvalidService(f"the {kind}'s {card(kind)} {names}\nbuild it again")
-    return found
-
-
 def check_tag(found: dict[str, Any], kind: Kind, name: str, version: str) -> None:
     """Raises BadRequest for a bento or model that is another than its address says."""
     own = (str(found.get("name")), str(found.get("version")))
@@ -200,11 +174,6 @@ def size_of(folder: Path) -> int:
             if not path.is_symlink() and path.is_file():
                 total += path.stat().st_size
     return total
-
-
-def _unreadable(kind: Kind, error: Exception) -> InvalidService:
-    reason = str(error).replace("\n", " ")
-    return InvalidService(f"the {kind} has no readable {card(kind)}: {reason}\nbuild it again")
 
 
 def _no_card(kind: Kind) -> BadRequest:

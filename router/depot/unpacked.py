@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from router.card import card, read_card
 from router.core.artifacts import Kind
-from router.depot.archive import Bounds, card, check_tag, read_card, same, unpack
+from router.depot.archive import Bounds, check_tag, same, unpack
 from router.depot.folder import written
 from router.disk import disk
 

@@ -23,8 +23,8 @@ from typing import Any
 import anyio
 
 import router
+from router.card import read_card
 from router.core.artifacts import Kind
-from router.depot.archive import read_card
 from router.launch.environment import own_pins
 from torpor.errors import InvalidService
 
@@ -154,12 +154,9 @@ def dockerfile(made: Recipe) -> str:
 
     Imports some 13 MB of BentoML: `dockerfile_of` has a passing process do it. Raises InvalidService.
     """
-    from bentoml.exceptions import BentoMLException
-    from jinja2 import TemplateError
-
     try:
         text = _generated(made.bento)
-    except (BentoMLException, TemplateError, OSError, ValueError) as error:
+    except Exception as error:  # the edge to BentoML's generator, and to a template of the user's own
         reason = str(error).partition("\n")[0]
         raise InvalidService(f"no Dockerfile can be made of bento {made.tag}: {reason}\nbuild it again") from None
     begin = head(made)
