@@ -47,7 +47,8 @@ def own_engine(podman: list[str], socket: Path) -> Iterator[Path]:
     """`podman` with its options, such as a root of its own, serving at `socket`. Raises NoEngine."""
     with socket.with_suffix(".log").open("w+") as log:
         command = [*podman, "system", "service", "--time=0", f"unix://{socket}"]
-        service = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        # In its own folder: conmon leaves a file where it runs, for a container that ran out of memory.
+        service = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=socket.parent)
         try:
             until = time.monotonic() + STARTS_WITHIN
             while not answers(socket):
