@@ -116,7 +116,11 @@ class Children:
 
     def said(self, replica: str) -> Mapping[str, Any]:
         forked = self._replicas.get(replica)
-        return {} if forked is None else {**forked.said, "pid": forked.pid}
+        return {} if forked is None else {**forked.said, "pid": forked.pid, "pids": self._pids_of(forked)}
+
+    def _pids_of(self, forked: Forked) -> tuple[int, ...]:
+        """The processes whose memory is a replica's, as far as the router sees them; their children count with them."""
+        return () if forked.pid is None else (forked.pid,)
 
     def last_words(self, replica: str) -> tuple[str, ...]:
         forked = self._replicas.get(replica)

@@ -62,7 +62,7 @@ class Launchers:
         for each in (self._processes, self._containers):  # before it was made: whoever makes it then drops it
             await each.drop(template)
 
-    def pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, tuple[int, ...]]:
         return self._processes.pids() | self._containers.pids()
 
     def own_pids(self) -> list[int]:

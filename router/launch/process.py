@@ -115,10 +115,10 @@ class ProcessLauncher(Children):
         made.end()
         await made.over.wait()
 
-    def pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, tuple[int, ...]]:
         """The processes of replicas and templates, by id."""
         all_of: list[Forked | Template] = [*self._replicas.values(), *self._templates.values()]
-        return {each.id: each.pid for each in all_of if each.pid is not None}
+        return {each.id: (each.pid,) for each in all_of if each.pid is not None}
 
     def own_pids(self) -> list[int]:
         """The fork-servers' processes; a child that waits for the next start is of its parent's session."""

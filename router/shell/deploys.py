@@ -303,7 +303,8 @@ class Deploys:
         if not plan.learn:
             return entry.learned
         said = self._engine.launcher.said(replica)
-        memory = await anyio.to_thread.run_sync(self._measure, said["pid"]) or 0
+        sizes = [await anyio.to_thread.run_sync(self._measure, pid) for pid in said["pids"]]
+        memory = sum(size or 0 for size in sizes)
         return Learned(
             modules=tuple(said.get("modules", ())),
             schema=dict(said.get("schema", {})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import anyio
@@ -23,7 +23,7 @@ SHARE = 0.05  # of the time is spent measuring, at most
 class Processes(Protocol):
     """What a launcher says of its processes."""
 
-    def pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, tuple[int, ...]]:
         """Of replicas and templates, by id."""
         ...
 
@@ -78,6 +78,9 @@ class Gauge:
         held = None if self._cards is None else await anyio.to_thread.run_sync(self._cards)
         self._engine.tell(Measured(sizes, platform, held))
 
-    def _read(self, by_id: dict[str, int], own: list[int]) -> tuple[dict[str, int], int]:
-        sizes = {name: size for name, pid in by_id.items() if (size := self._measure(pid)) is not None}
-        return sizes, sum(self._measure(pid) or 0 for pid in own)
+    def _read(self, by_id: dict[str, tuple[int, ...]], own: list[int]) -> tuple[dict[str, int], int]:
+        sizes = {name: size for name, pids in by_id.items() if (size := self._of(pids))}
+        return sizes, self._of(own)
+
+    def _of(self, pids: Iterable[int]) -> int:
+        return sum(self._measure(pid) or 0 for pid in pids)

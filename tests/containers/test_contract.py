@@ -120,7 +120,7 @@ def test_replicas_end_with_a_kept_container_that_is_killed(play: Play, stage: Co
         await heard.until(Kept)
         await launcher.start("e-1-a", plan, heard.append, "e-1-t")
         await heard.until(Ready)
-        os.kill(launcher.pids()["e-1-t"], signal.SIGKILL)
+        os.kill(launcher.pids()["e-1-t"][0], signal.SIGKILL)
         assert (await heard.until(Exited)).status == -signal.SIGKILL
         await keeping
         assert [type(event) for event in heard] == [Kept, Ready, Exited, Unkept]

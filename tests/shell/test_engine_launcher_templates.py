@@ -81,8 +81,8 @@ def test_replicas_end_with_a_template_that_is_killed(play: Play, processes: Real
         await heard.until(Kept)
         await launcher.start("e-1-a", plan, heard.append, "e-1-t")
         await heard.until(Ready)
-        pid = launcher.pids()["e-1-a"]
-        os.kill(launcher.pids()["e-1-t"], signal.SIGKILL)
+        pid = launcher.pids()["e-1-a"][0]
+        os.kill(launcher.pids()["e-1-t"][0], signal.SIGKILL)
         exited = await heard.until(Exited)
         await keeping
         assert exited.status == -signal.SIGKILL

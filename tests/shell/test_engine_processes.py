@@ -143,7 +143,7 @@ def test_a_launcher_that_closes_over_a_template_leaves_nothing_of_it(play: Play,
             await asyncio.sleep(0.002)
         if loaded:
             await heard.until(Kept)
-        pid = stage.launcher.pids()["e-1-t"]
+        pid = stage.launcher.pids()["e-1-t"][0]
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping

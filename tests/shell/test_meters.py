@@ -26,7 +26,7 @@ MIB = 1 << 20
 class Own:
     """A launcher's processes of its own: none but the router is there."""
 
-    def pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, tuple[int, ...]]:
         return {}
 
     def own_pids(self) -> list[int]:

@@ -193,7 +193,7 @@ def test_a_deploy_that_says_nothing_sensible_is_refused_before_anything_changes(
     http: httpx.Client, body: bytes, status: int, code: str, says: tuple[str, ...]
 ) -> None:
     def there() -> list[dict[str, Any]]:  # memory is measured all the time
-        passing = {"replicas": [], "template": None, "rung": None}
+        passing: dict[str, Any] = {"replicas": [], "template": None, "rung": None}
         return [view | passing for view in http.get(f"{API}/endpoints").json()["endpoints"]]
 
     before = there()

@@ -154,14 +154,22 @@ class ContainerLauncher(Children):
 
     # What it takes
 
-    def pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, tuple[int, ...]]:
         """The processes of replicas and templates, by id, as far as the router sees them."""
-        found = {each.id: each.pid for each in self._replicas.values() if each.pid is not None}
-        return found | {name: box.pid for name, box in self._kept.items() if box.pid is not None}
+        found = {each.id: pids for each in self._replicas.values() if (pids := self._pids_of(each))}
+        return found | {name: (box.pid,) for name, box in self._kept.items() if box.pid is not None}
+
+    def _pids_of(self, forked: Forked) -> tuple[int, ...]:
+        """With the first process of a container that is its own: what both share counts half for each."""
+        box = forked.server
+        assert isinstance(box, Box)
+        if box.template or box.pid is None:
+            return super()._pids_of(forked)
+        return (*super()._pids_of(forked), box.pid)
 
     def own_pids(self) -> list[int]:
-        """The first processes of the containers that have a replica: what a replica shares with it counts half each."""
-        return [box.pid for box in self._boxes.values() if box.pid is not None and not box.template]
+        """None: every process of a container is a replica's or a template's."""
+        return []
 
     async def unseen(self) -> dict[str, int]:
         """Bytes of those whose processes the router does not see, as their engine counts them, by id."""

@@ -201,7 +201,7 @@ class FakeLauncher:
         if fake is None:
             return {}
         ready = {"modules": ["json"], "schema": {"name": kind(fake.plan)}, "facts": {}, "phases": {"fork": 0.01}}
-        return {"pid": fake.pid, **(ready if fake.ready else {})}
+        return {"pid": fake.pid, "pids": (fake.pid,), **(ready if fake.ready else {})}
 
     def last_words(self, replica: str) -> tuple[str, ...]:
         return ("loads for ever",) if replica in self.alive else ()

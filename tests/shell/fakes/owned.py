@@ -11,8 +11,8 @@ from anyio.lowlevel import checkpoint
 
 from router.core import past
 from router.core.catalog import Change, Registered
-from router.core.split import Variant
 from router.core.settings import Settings
+from router.core.split import Variant
 from router.shell.request import Environment, Needs
 from torpor.errors import BadRequest, Conflict, NotFound, TorporError
 
