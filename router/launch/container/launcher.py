@@ -25,6 +25,7 @@ from router.launch.container.owner import give, let_read
 from router.launch.container.package import package
 from router.launch.container.platform import Platform
 from router.launch.container.spec import RUN, Place, alike, config, mounted
+from router.launch.container.turns import Turns
 from router.launch.files import VARIABLE
 from router.launch.forker import Forker
 from router.launch.logs import Logs
@@ -36,6 +37,7 @@ from torpor.errors import EngineFailed, InternalError, TorporError
 log = logging.getLogger("torpor.launcher")
 
 KILLED = -signal.SIGKILL
+PAUSE_AGAIN = 0.1  # seconds
 
 
 class ContainerLauncher(Children):
@@ -55,6 +57,7 @@ class ContainerLauncher(Children):
         self._made: dict[str, tuple[Plan, Box]] = {}  # by line: made, and not started
         self._ahead: dict[str, Plan] = {}  # by line: that have one made ahead
         self._making: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
         self._coming: dict[str, Box] = {}  # by replica: of its own, and on its way
         self._readable: set[Path] = set()  # what the containers' user has been let to read
         self._work: set[asyncio.Task[None]] = set()
@@ -112,7 +115,13 @@ class ContainerLauncher(Children):
         await super().stop(replica, within)
 
     async def pause(self, replica: str) -> None:
-        await self._own_box(replica).pause()
+        """Tried again once: runc's freezer gives up now and then on a busy machine."""
+        box = self._own_box(replica)
+        try:
+            await box.pause()
+        except EngineFailed:
+            await asyncio.sleep(PAUSE_AGAIN)
+            await box.pause()
 
     async def resume(self, replica: str, tell: Callable[[Event], None]) -> None:
         box, began = self._own_box(replica), time.monotonic()
@@ -215,7 +224,8 @@ class ContainerLauncher(Children):
         if replica:
             self._coming[replica] = box
         try:
-            await box.start()
+            async with self._turns.turn():
+                await box.start()
         except BaseException:
             self._bury(box)
             raise
