@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # The first of these that is there, where the configuration names none.
 VARIABLES = ("CONTAINER_HOST", "DOCKER_HOST")
 USUAL = ("/run/podman/podman.sock", "{runtime}/podman/podman.sock", "/var/run/docker.sock", "{runtime}/docker.sock")
+ANSWER_WITHIN = 60.0  # seconds; a build, a pull and a container's end are awaited for as long as they take
 GONE = (404, 409)  # what is asked of a container that has ended, or is there no more
 UNREACHED = 900  # the client's status where it could not connect: no answer, and no engine's words
 
@@ -224,8 +225,10 @@ class ContainerApi:
     def _client(self) -> aiodocker.Docker:
         if self._docker is None:
             import aiodocker
+            from aiohttp import ClientTimeout
 
-            self._docker = aiodocker.Docker(url=f"unix://{find_socket(self._configured)}")
+            socket = find_socket(self._configured)
+            self._docker = aiodocker.Docker(url=f"unix://{socket}", timeout=ClientTimeout(total=ANSWER_WITHIN))
         return self._docker
 
     @contextlib.contextmanager

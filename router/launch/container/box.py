@@ -86,6 +86,8 @@ class Box(Forker):
         accepted = asyncio.ensure_future(self._accept(self._door))
         try:
             await self._run_it(self.container)
+            told = await self._api.inspect(self.container)  # while it does its imports
+            self.pid = visible(int(((told or {}).get("State") or {}).get("Pid") or 0))
             ended = asyncio.ensure_future(self._api.wait(self.container))
             try:
                 await asyncio.wait({accepted, ended}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
@@ -100,8 +102,6 @@ class Box(Forker):
             accepted.cancel()
             self._close_door()
             (self.folder / "control").unlink(missing_ok=True)  # what runs in it cannot come back to it
-        told = await self._api.inspect(self.container)
-        self.pid = visible(int(((told or {}).get("State") or {}).get("Pid") or 0))
 
     async def preload(self, modules: tuple[str, ...]) -> dict[str, Any]:
         self._send({"op": "preload", "modules": list(modules)})
