@@ -21,8 +21,10 @@ from torpor.errors import InvalidConfig
 from torpor.wire import DEFAULT_PORT
 
 PREFIX = "TORPOR_"
-# The SDK's and the services' own variables, which share the prefix.
-FOREIGN = frozenset(f"TORPOR_{name}" for name in ("URL", "TOKEN", "CACERT", "PRECISION", "CONFIG", "CACHE"))
+# The SDK's, the services' and the tests' own variables, which share the prefix.
+FOREIGN = frozenset(
+    f"TORPOR_{name}" for name in ("URL", "TOKEN", "CACERT", "PRECISION", "CONFIG", "CACHE", "REQUIRE_CONTAINERS")
+)
 CHOICES = {
     "auth": ("auto", "on", "off"),
     "log_format": ("text", "json"),
@@ -281,7 +283,7 @@ def _parse(key: str, value: Any) -> Any:
             raise ValueError
         return Path(str(value)).expanduser().absolute()
     if kind.startswith("str"):
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not (value or key == "image"):  # "": as if it were not said
             raise TypeError
         return value
     if kind.startswith("int"):

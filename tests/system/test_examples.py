@@ -72,9 +72,10 @@ def until(happened: Any, within: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_every_example_is_deployed_here_and_says_what_it_shows() -> None:
+def test_every_example_is_deployed_here_or_in_the_readme_and_says_what_it_shows() -> None:
     folders = sorted(path.parent.name for path in EXAMPLES.glob("*/service.py"))
-    assert folders == ["files", "hello_json", "mounted_asgi", "stream"]
+    assert folders == ["files", "hello_json", "mounted_asgi", "pdf", "stream"]
+    assert "torpor deploy examples/pdf" in (EXAMPLES.parent / "README.md").read_text()  # it wants a container
     for name in folders:
         assert (EXAMPLES / name / "bentofile.yaml").is_file()
         assert (EXAMPLES / name / "service.py").read_text().startswith("# Shows ")
