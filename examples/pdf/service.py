@@ -9,7 +9,7 @@ import bentoml
 from bentoml.exceptions import InvalidArgument
 from bentoml.validators import ContentType
 
-IMAGE = bentoml.images.Image(python_version="3.11").system_packages("poppler-utils")
+IMAGE = bentoml.images.Image(python_version="3.11", lock_python_packages=False).system_packages("poppler-utils")
 WITHIN = 20.0  # seconds that a document may take
 
 
