@@ -268,7 +268,11 @@ class ContainerLauncher(Children):
                 return
             self._discard(plan.endpoint)
             try:
-                self._made[plan.endpoint] = (plan, await self._make(plan))
+                box = await self._make(plan)
+                wanted = self._ahead.get(plan.endpoint)
+                if wanted is None or not alike(wanted, plan):  # it is not any more
+                    return self._bury(box)
+                self._made[plan.endpoint] = (plan, box)
             except TorporError as error:  # the start that needs one makes it, or says why it cannot
                 log.warning("endpoint %s: no container ahead: %s", plan.endpoint, str(error).partition("\n")[0])
 
