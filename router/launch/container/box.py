@@ -58,7 +58,6 @@ class Box(Forker):
         self.buried = False  # its end is under way
         self.missing = False  # somebody else removed it before it was started
         self.why = ""  # it ended, where the kernel ended it
-        self.words: tuple[str, ...] = ()  # the last that it printed
         self._api = api
         self._run = run
         self._door: socket.socket | None = None
@@ -126,17 +125,14 @@ class Box(Forker):
         return None if self.pid is None else child_of(self.pid, pid)
 
     def _lost(self) -> InternalError:
-        return InternalError(f"the container {self.id} is gone {self.why}\nthe next call starts another")
+        how = f": it {self.why}" if self.why else ""
+        return InternalError(f"the container {self.id} is gone{how}\nthe next call starts another")
 
     def kill(self) -> None:
         self._do(self._kill())
 
-    def end(self) -> None:
-        """Hangs up: its fork-server ends, and with it the container."""
-        self._hang_up()
-
     async def ended(self) -> None:
-        """Hangs up and returns when it has ended; `why` and `words` tell how."""
+        """Hangs up and returns when it has ended; `why` tells how."""
         self._hang_up()
         if self.container is not None:
             try:
@@ -195,8 +191,6 @@ class Box(Forker):
             if state.get("OOMKilled"):
                 limit = int((told.get("HostConfig") or {}).get("Memory") or 0)
                 self.why = f"was ended by the kernel for lack of memory: its container may use {limit / MiB:.0f} MiB"
-            if state.get("ExitCode"):
-                self.words = tuple(await self._api.lines(container, SHOWN))
             return
 
     async def _kill(self) -> None:

@@ -1,7 +1,8 @@
 """What a container is made with, as the engine's API takes it. Pure: a test reads it as a whole.
 
 Closed unless said otherwise: no network, no capability, no new privileges, a root that cannot be written, a user that
-is not root, and bounds on memory, processors and processes. Seccomp is the engine's default profile.
+is not root, and bounds on memory, processors and processes. Seccomp is the engine's default profile, and the filter
+that the first process adds (`torpor/host/seal.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from router.launch.container import devices
 from router.launch.container.api import Kind
+from router.launch.forkserver import SINGLE_THREADED
 from router.shell.plan import Plan
 
 PLATFORM = "torpor.platform"  # label: the id of the platform whose container it is
@@ -24,8 +26,6 @@ SCRATCH = 256 << 20  # bytes of /tmp, which is memory
 TORPOR = "/opt/torpor"  # where the host that serves is, in the container
 RUN = "/run/torpor"  # the container's own run folder: its control socket and its replicas' secrets
 CONTROL = f"{RUN}/control"
-# As the process launcher's fork-servers have it: a library that starts threads at its import would forbid the fork.
-SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
